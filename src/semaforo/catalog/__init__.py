@@ -1,0 +1,5 @@
+"""What exists and what is in service, as pure state."""
+
+from semaforo.catalog.state import Catalog, Scaling
+
+__all__ = ["Catalog", "Scaling"]

@@ -1,0 +1,162 @@
+"""What comes out of the two machines: frozen values for a driver to act on, in order."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from semaforo.entities import ReplicaSpec
+
+Outcome = Literal["done", "failed", "shed", "expired", "cancelled", "refused"]
+
+
+class Considered(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One variant as the router saw it: ruled out by a filter, or scored.
+
+    Attributes:
+        variant: Id of the variant.
+        ruled_out: Name of the filter that ruled it out, or "".
+        detail: For example ``0.93 < 0.95``.
+        score: Utility, 0…1.
+        predicted_s: Predicted seconds from now to the answer.
+        quality: Quality the router used.
+        cost: Predicted US dollars.
+        free: Whether a replica could take it at once.
+    """
+
+    variant: str
+    ruled_out: str = ""
+    detail: str = ""
+    score: float = 0.0
+    predicted_s: float = 0.0
+    quality: float = 0.0
+    cost: float = 0.0
+    free: bool = False
+
+
+class Decided(msgspec.Struct, frozen=True, omit_defaults=True, tag="decided", gc=False):
+    """Why a request went where it went, or waits, or was refused. Sent again when it moves.
+
+    Attributes:
+        request: Id of the request.
+        task: Task type.
+        considered: Every variant that serves the target.
+        pick: Variant chosen, "" while it waits or when it is refused.
+        replica: Replica chosen, "" while it waits or when it is refused.
+        reason: ``best score``, ``waits``, ``pressure``, ``batched``, ``retry``, ``hedge``, or why it was refused.
+        rows_ahead: Rows that were in front of it.
+        move: 0 for the first binding, one more for each further one.
+    """
+
+    request: str
+    task: str
+    considered: tuple[Considered, ...] = ()
+    pick: str = ""
+    replica: str = ""
+    reason: str = ""
+    rows_ahead: int = 0
+    move: int = 0
+
+
+class Score(msgspec.Struct, frozen=True, tag="score"):
+    """Ask the driver for predicted qualities; `Scored` answers, or the deadline `by` passes."""
+
+    request: str
+    candidates: tuple[str, ...]
+    by: float
+
+
+class Run(msgspec.Struct, frozen=True, tag="run", gc=False):
+    """Run these members as one batch (or one stream) on a replica.
+
+    Attributes:
+        batch: Number of the batch; events about it carry it back.
+        replica: Where.
+        members: Ids of the requests, in row order.
+        rows: Rows in all.
+        deadline: Earliest absolute deadline of the members; None = none.
+    """
+
+    batch: int
+    replica: str
+    members: tuple[str, ...]
+    rows: int
+    deadline: float | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Nobody wants this batch any more: stop it if that is possible."""
+
+    batch: int
+    replica: str
+
+
+class Finish(msgspec.Struct, frozen=True, omit_defaults=True, tag="finish", gc=False):
+    """The one terminal answer of a request.
+
+    Attributes:
+        request: Id of the request.
+        outcome: How it ended; ``refused`` was never admitted.
+        batch: Batch that holds the result when `outcome` is ``done``.
+        variant, replica: Who served it.
+        code, message: Error code and text for the caller when it is not ``done``.
+        retry_after_s: Seconds after which trying again may help; 0 = waiting will not help.
+        waited_s: Seconds from arrival to the last binding.
+        total_s: Seconds from arrival to this answer.
+        cost: US dollars it cost.
+    """
+
+    request: str
+    outcome: Outcome
+    batch: int = 0
+    variant: str = ""
+    replica: str = ""
+    code: str = ""
+    message: str = ""
+    retry_after_s: float = 0.0
+    waited_s: float = 0.0
+    total_s: float = 0.0
+    cost: float = 0.0
+
+
+class Release(msgspec.Struct, frozen=True, tag="release", gc=False):
+    """No attempt needs this request's payload any more: free it."""
+
+    request: str
+
+
+class Ejected(msgspec.Struct, frozen=True, tag="ejected"):
+    """A replica gets no work for a while because it fails or lags."""
+
+    replica: str
+    reason: str
+    for_s: float
+
+
+class Restored(msgspec.Struct, frozen=True, tag="restored"):
+    """An ejected replica is back at full weight."""
+
+    replica: str
+
+
+class Drained(msgspec.Struct, frozen=True, tag="drained"):
+    """A draining replica is idle."""
+
+    replica: str
+
+
+class StartReplica(msgspec.Struct, frozen=True, tag="start"):
+    """Start this replica (controller)."""
+
+    spec: ReplicaSpec
+
+
+class StopReplica(msgspec.Struct, frozen=True, tag="stop"):
+    """Drain this replica, then stop it (controller)."""
+
+    replica: str
+
+
+DispatcherEffect = Decided | Score | Run | Cancel | Finish | Release | Ejected | Restored | Drained
+ControllerEffect = StartReplica | StopReplica

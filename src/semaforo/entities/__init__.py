@@ -1,0 +1,32 @@
+"""Frozen values that every room shares: requests, contracts, variants, profiles, replicas, tensors, units."""
+
+from semaforo.entities.contract import Contract, Preference, Priority, Privacy
+from semaforo.entities.replica import ReplicaSpec, ReplicaState, ReplicaView
+from semaforo.entities.request import Ref, Request
+from semaforo.entities.step import RemainingPath, Step
+from semaforo.entities.task import TaskType
+from semaforo.entities.tensor import DTYPES, Signature, TensorSpec
+from semaforo.entities.variant import BatchProfile, Cost, Profile, StreamProfile, Variant
+
+__all__ = [
+    "BatchProfile",
+    "Contract",
+    "Cost",
+    "DTYPES",
+    "Preference",
+    "Priority",
+    "Privacy",
+    "Profile",
+    "Ref",
+    "RemainingPath",
+    "ReplicaSpec",
+    "ReplicaState",
+    "ReplicaView",
+    "Request",
+    "Signature",
+    "Step",
+    "StreamProfile",
+    "TaskType",
+    "TensorSpec",
+    "Variant",
+]

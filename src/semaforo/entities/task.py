@@ -1,0 +1,35 @@
+"""A task type: what requests want done, with the tensors or messages it takes and gives."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from semaforo.entities.contract import Preference
+from semaforo.entities.tensor import TensorSpec
+
+
+class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a client asks for by name.
+
+    Attributes:
+        name: For example ``digits`` or ``chat``.
+        kind: ``tensor`` for V2 tensors; ``chat`` for messages with streamed answers.
+        inputs: Tensors a request gives, in the task's own names.
+        outputs: Tensors an answer holds, in the task's own names.
+        prefer: The operator's preference among variants that meet a contract.
+        deadline_s: Deadline in seconds where a request states none; None = none.
+        max_queue_rows: Bound of the task's queue in rows.
+        hedge: Run a second copy of idempotent work that takes longer than this many times its predicted
+            service; 0 = never.
+    """
+
+    name: str
+    kind: Literal["tensor", "chat"] = "tensor"
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    prefer: Preference = Preference()
+    deadline_s: float | None = None
+    max_queue_rows: int = 4096
+    hedge: float = 0.0

@@ -1,0 +1,36 @@
+"""What a caller of the live engine gets back."""
+
+from __future__ import annotations
+
+import msgspec
+
+from semaforo.core.effects import Finish
+from semaforo.errors import SemaforoError, error_from
+from semaforo.wire.payload import Tensors
+
+
+class Answer(msgspec.Struct):
+    """The terminal answer of one request.
+
+    Attributes:
+        finish: How it ended, who served it, how long it took, what it cost.
+        result: The outputs when it ended well and was not a stream.
+        model, version, variant: Who served it, by name; "" when nobody did.
+    """
+
+    finish: Finish
+    result: Tensors | None = None
+    model: str = ""
+    version: str = ""
+    variant: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request was answered."""
+        return self.finish.outcome == "done"
+
+    def error(self) -> SemaforoError:
+        """Return the error of a request that was not answered, ready to be raised."""
+        return error_from(
+            self.finish.code or "internal", self.finish.message, self.finish.retry_after_s or None
+        )

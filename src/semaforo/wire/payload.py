@@ -1,0 +1,66 @@
+"""Payloads: what a driver keeps for a request and hands to a replica, and what a replica hands back.
+
+The core never sees these. Tensors are in the *task's* names, dtypes and layouts; an adapter beside the model
+bridges to the model's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Tensors(msgspec.Struct):
+    """Named arrays, the first dimension of each being rows.
+
+    Attributes:
+        arrays: Name → array ``(rows, …)``. BYTES tensors are object arrays of `bytes` or `str`.
+        parameters: Whatever else the caller sent that a model may read.
+        outputs: Names of the outputs that are wanted; empty = all.
+    """
+
+    arrays: dict[str, Array]
+    parameters: dict[str, Any] = {}
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows of the first array; 1 where there is none."""
+        for array in self.arrays.values():
+            return int(array.shape[0]) if array.ndim else 1
+        return 1
+
+
+class Chat(msgspec.Struct):
+    """A chat request: the OpenAI body as the client sent it (``model`` included, unknown fields kept)."""
+
+    body: dict[str, Any]
+
+
+class ChatChunk(msgspec.Struct, omit_defaults=True):
+    """One chunk of a streamed answer.
+
+    Attributes:
+        delta: OpenAI's delta: ``role``, ``content``, ``tool_calls`` …
+        finish_reason: Set on the last chunk of content.
+        usage: ``prompt_tokens``, ``completion_tokens``, ``total_tokens`` where known.
+        tokens: Output tokens in this chunk, as well as is known.
+    """
+
+    delta: dict[str, Any] = {}
+    finish_reason: str | None = None
+    usage: dict[str, int] | None = None
+    tokens: int = 1
+
+
+Payload = Tensors | Chat
+
+
+def split_rows(array: Array, counts: list[int]) -> list[Array]:
+    """Split a batch back into members with these row counts (views, no copy)."""
+    return np.split(array, np.cumsum(counts)[:-1])
