@@ -48,14 +48,17 @@ class ChatChunk(msgspec.Struct, omit_defaults=True):
     Attributes:
         delta: OpenAI's delta: ``role``, ``content``, ``tool_calls`` …
         finish_reason: Set on the last chunk of content.
-        usage: ``prompt_tokens``, ``completion_tokens``, ``total_tokens`` where known.
+        usage: ``prompt_tokens``, ``completion_tokens``, ``total_tokens`` where known, and whatever details
+            an upstream adds to them.
         tokens: Output tokens in this chunk, as well as is known.
+        logprobs: OpenAI's log probabilities of this chunk's tokens, where they were asked for.
     """
 
     delta: dict[str, Any] = {}
     finish_reason: str | None = None
-    usage: dict[str, int] | None = None
+    usage: dict[str, Any] | None = None
     tokens: int = 1
+    logprobs: dict[str, Any] | None = None
 
 
 Payload = Tensors | Chat
