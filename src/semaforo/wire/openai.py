@@ -1,0 +1,205 @@
+"""OpenAI's chat protocol at the door: a body checked, an error in its form, the list of models.
+
+Rules this module keeps:
+
+1. A field that decides something here is checked here, and the error names it in `param`.
+2. Every other field is the model's own affair and stays in the body as it was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from semaforo.entities import Priority
+from semaforo.errors import InvalidRequest, SemaforoError, nearest
+
+SERVICE_TIERS = {
+    "auto": Priority.NORMAL,
+    "default": Priority.NORMAL,
+    "priority": Priority.HIGH,
+    "flex": Priority.LOW,
+}
+"""OpenAI's ``service_tier`` as a class of priority; what is `critical` is for the operator to say."""
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_FORMATS = ("text", "json_object", "json_schema")
+_ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class InvalidField(InvalidRequest):
+    """One field of the body is wrong.
+
+    Attributes:
+        param: The field, for example ``messages[2].role``.
+    """
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(f"{param}: {message}")
+        self.param = param
+
+
+class ChatCall(msgspec.Struct, frozen=True):
+    """A chat body that was checked.
+
+    Attributes:
+        model: Model, alias or task type as asked for, or ``auto``.
+        body: The whole body as it was sent.
+        stream: Whether the client wants server-sent events.
+        include_usage: Whether a stream ends with a chunk of usage.
+        max_tokens: Most tokens of the answer; 0 = not said.
+        priority: Class by ``service_tier``; None where it says nothing.
+    """
+
+    model: str
+    body: dict[str, Any]
+    stream: bool = False
+    include_usage: bool = False
+    max_tokens: int = 0
+    priority: Priority | None = None
+
+
+def parse_chat(body: Any) -> ChatCall:
+    """Check a decoded body.
+
+    Raises:
+        InvalidField: What is wrong with which field.
+        InvalidRequest: The body is no object.
+    """
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object with 'model' and 'messages'")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidField("model", "give the name of a model, an alias, a task type or 'auto'")
+    _messages(body.get("messages"))
+    stream = _typed(body, "stream", bool, "true or false") or False
+    options = _typed(body, "stream_options", dict, "an object")
+    if options is not None and not stream:
+        raise InvalidField("stream_options", "is allowed only where 'stream' is true")
+    if _integer(body, "n", 1) > 1:
+        raise InvalidField("n", "one request gives one choice; send as many requests as you want choices")
+    _choices(body)
+    return ChatCall(
+        model,
+        body,
+        stream,
+        bool(options and _typed(options, "include_usage", bool, "true or false", "stream_options.")),
+        _integer(body, "max_completion_tokens", 0) or _integer(body, "max_tokens", 0),
+        _tier(body),
+    )
+
+
+def error_object(error: SemaforoError) -> dict[str, Any]:
+    """Return an error in OpenAI's form."""
+    kind = _ERROR_TYPES.get(error.status)
+    if kind is None:
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+    fields = {
+        "message": error.message,
+        "type": kind,
+        "param": error.param if isinstance(error, InvalidField) else None,
+        "code": error.code,
+    }
+    return {"error": fields}
+
+
+def retry_headers(error: SemaforoError) -> list[tuple[bytes, bytes]]:
+    """Return the headers that tell OpenAI's clients whether and when to try again."""
+    if error.retry_after_s is not None:
+        # Whole seconds, rounded up: the header knows no fractions; the clients read the milliseconds first.
+        seconds, milliseconds = -int(-error.retry_after_s // 1), -int(-error.retry_after_s * 1000 // 1)
+        return [(b"retry-after", b"%d" % seconds), (b"retry-after-ms", b"%d" % milliseconds)]
+    # These clients repeat every 5xx; a refusal that waiting cannot change would only come again.
+    return [(b"x-should-retry", b"false")] if error.code in ("refused", "unsatisfiable") else []
+
+
+def model_object(name: str, created_s: int, owned_by: str = "semaforo") -> dict[str, Any]:
+    """Return one entry of ``/v1/models``; `created_s` is in seconds since 1970."""
+    return {"id": name, "object": "model", "created": created_s, "owned_by": owned_by}
+
+
+def model_list(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the answer of ``/v1/models``."""
+    return {"object": "list", "data": list(entries)}
+
+
+def _messages(messages: Any) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise InvalidField("messages", "give at least one message, like {'role': 'user', 'content': '…'}")
+    for number, message in enumerate(messages):
+        at = f"messages[{number}]"
+        if not isinstance(message, dict):
+            raise InvalidField(at, "a message is an object with 'role' and 'content'")
+        role = message.get("role")
+        if role not in _ROLES:
+            hint = nearest(role, _ROLES) if isinstance(role, str) else ""
+            raise InvalidField(f"{at}.role", f"{_show(role)} is none of {', '.join(_ROLES)}.{hint}")
+        calls = _typed(message, "tool_calls", list, "a list", f"{at}.")
+        _content(message, at, optional=role == "assistant" and bool(calls or message.get("function_call")))
+
+
+def _content(message: Mapping[str, Any], at: str, *, optional: bool) -> None:
+    content = message.get("content")
+    if isinstance(content, str):
+        return
+    if isinstance(content, list):
+        for number, part in enumerate(content):
+            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+                raise InvalidField(f"{at}.content[{number}]", "a part is an object with a 'type'")
+        return
+    if content is not None or not (optional or message.get("refusal") or message.get("audio")):
+        raise InvalidField(f"{at}.content", f"must be a text or a list of parts, not {_show(content)}")
+
+
+def _choices(body: Mapping[str, Any]) -> None:
+    for name in ("tools", "functions", "modalities"):
+        _typed(body, name, list, "a list")
+    form = _typed(body, "response_format", dict, "an object")
+    if form is None:
+        return
+    kind = form.get("type")
+    if kind not in _FORMATS:
+        hint = nearest(kind, _FORMATS) if isinstance(kind, str) else ""
+        raise InvalidField("response_format.type", f"{_show(kind)} is none of {', '.join(_FORMATS)}.{hint}")
+    if kind == "json_schema":
+        _typed(form, "json_schema", dict, "an object with 'name' and 'schema'", "response_format.", must=True)
+
+
+def _tier(body: Mapping[str, Any]) -> Priority | None:
+    tier = _typed(body, "service_tier", str, "a text")
+    if tier is None or tier == "auto":
+        return None
+    if tier not in SERVICE_TIERS:
+        raise InvalidField(
+            "service_tier", f"'{tier}' is none of {', '.join(SERVICE_TIERS)}.{nearest(tier, SERVICE_TIERS)}"
+        )
+    return SERVICE_TIERS[tier]
+
+
+def _typed(
+    body: Mapping[str, Any], name: str, kind: type, wanted: str, at: str = "", *, must: bool = False
+) -> Any:
+    value = body.get(name)
+    if value is None and not must:
+        return None
+    if not isinstance(value, kind):
+        raise InvalidField(at + name, f"must be {wanted}, not {_show(value)}")
+    return value
+
+
+def _integer(body: Mapping[str, Any], name: str, default: int) -> int:
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidField(name, f"must be a whole number of at least 1, not {_show(value)}")
+    return value
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 40 else text[:39] + "…"
