@@ -1,0 +1,169 @@
+"""Whether the values of a fleet file fit together. Nothing here reads a file or loads a model.
+
+The rules, in the order they are checked:
+
+1. One name means one thing: a task, a model or an alias; an alias points at a task or a model.
+2. Every model serves a task that exists; every task is served by a model, and says what goes in and out.
+3. A model comes from exactly one of `source`, `url` and `python`, and each brings its own keys.
+4. A preference is written one way, with the keys of that way.
+5. Devices exist; classes of data leave no gap; labels count the classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from semaforo.config.settings import FleetSettings, ModelSettings, PreferSettings, TaskSettings
+from semaforo.entities import Privacy
+from semaforo.errors import nearest
+
+Say = Callable[[tuple[str, ...], str], None]
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+
+
+def check(fleet: FleetSettings, given: Callable[[tuple[str, ...]], bool], say: Say) -> None:
+    """Say what does not fit; `given` tells whether a key stands in the file."""
+    _names(fleet, say)
+    for name, task in fleet.tasks.items():
+        _task(name, task, fleet, given, say)
+    for name, model in fleet.models.items():
+        _model(name, model, fleet, given, say)
+    _server(fleet, say)
+
+
+def _names(fleet: FleetSettings, say: Say) -> None:  # rule 1
+    for name in fleet.models.keys() & fleet.tasks.keys():
+        say(("models", name), f"a task is named '{name}' too. Rename one: a request names either")
+    for alias, target in fleet.aliases.items():
+        taken = "task" if alias in fleet.tasks else "model" if alias in fleet.models else ""
+        if taken:
+            say(("aliases", alias), f"a {taken} has this name already")
+        elif target in fleet.aliases:
+            say(("aliases", alias), f"'{target}' is an alias itself: name the model or task it stands for")
+        elif target not in fleet.tasks and target not in fleet.models:
+            hint = nearest(target, [*fleet.tasks, *fleet.models])
+            say(("aliases", alias), f"no model or task is named '{target}'.{hint}")
+
+
+def _task(
+    name: str, task: TaskSettings, fleet: FleetSettings, given: Callable[[tuple[str, ...]], bool], say: Say
+) -> None:  # rules 2 and 4
+    here = ("tasks", name)
+    if not any(model.task == name for model in fleet.models.values()):
+        say(here, "no model serves this task. Add one with `task: " + name + "`, or leave the task out")
+    if task.kind == "tensor":
+        for side in ("inputs", "outputs"):
+            if not getattr(task, side):
+                say((*here, side), "is missing: a task says what goes in and out, e.g. {image: fp32[64]}")
+    for side in ("inputs", "outputs"):
+        tensors = getattr(task, side)
+        if task.kind == "chat" and tensors:
+            say((*here, side), "a chat task takes messages and has no tensors")
+        for tensor, spec in tensors.items():
+            _labels((*here, side, tensor), spec.type.shape, spec.labels, say)
+    if 0 < task.hedge < 1:
+        say((*here, "hedge"), f"{task.hedge:g} would run a second copy of all work: take 0, or more than 1")
+    _prefer((*here, "prefer"), task.prefer, given, say)
+
+
+def _labels(here: tuple[str, ...], shape: tuple[int, ...], labels: tuple[str, ...], say: Say) -> None:
+    if labels and shape and shape[-1] > 0 and len(labels) != shape[-1]:
+        say((*here, "labels"), f"{len(labels)} labels for {shape[-1]} classes")
+    if len(set(labels)) < len(labels):
+        say((*here, "labels"), "a label stands twice")
+
+
+def _prefer(
+    here: tuple[str, ...], prefer: PreferSettings, given: Callable[[tuple[str, ...]], bool], say: Say
+) -> None:  # rule 4
+    weights = [key for key in ("quality", "latency", "cost") if given((*here, key))]
+    ways = [way for way in ("minimise", "maximise") if given((*here, way))]
+    if len(ways) + bool(weights) > 1:
+        say(here, f"{' and '.join([*ways, *weights])} exclude each other: "
+            "minimise cost, or maximise quality, or give weights")  # fmt: skip
+    for key, way in (("keep_quality", "minimise"), ("within", "maximise")):
+        if given((*here, key)) and not getattr(prefer, way):
+            goal = {"minimise": "minimise: cost", "maximise": "maximise: quality"}[way]
+            say((*here, key), f"goes with `{goal}`")
+    if weights and prefer.quality == prefer.latency == prefer.cost == 0:
+        say(here, "all weights are 0, so nothing would be preferred")
+
+
+def _model(
+    name: str, model: ModelSettings, fleet: FleetSettings, given: Callable[[tuple[str, ...]], bool], say: Say
+) -> None:
+    here = ("models", name)
+    task = fleet.tasks.get(model.task)
+    if task is None:  # rule 2
+        say((*here, "task"), f"no task is named '{model.task}'.{nearest(model.task, fleet.tasks)}")
+    origins = [key for key in ("source", "url", "python") if getattr(model, key)]  # rule 3
+    if len(origins) != 1:
+        say(here, "says both " + " and ".join(origins) + ": keep one" if origins
+            else "has no `source`, `url` or `python`: say where the model is")  # fmt: skip
+        return
+    _origin(here, origins[0], model, task, given, say)
+    devices = {("device",): model.device} | {
+        ("variants", key, "device"): variant.device
+        for key, variant in model.variants.items()
+        if variant.device
+    }
+    for key, device in devices.items():  # rule 5
+        if not _DEVICE.fullmatch(device) and device not in fleet.devices:
+            known = ["cpu", "cuda", "cuda:0", *fleet.devices]
+            hint = nearest(device, known)
+            say((*here, *key), f"no device is named '{device}'. List it under `devices`.{hint}")
+    classes = {Privacy[word.upper()] for word in model.sees}
+    if classes and classes != set(range(max(classes) + 1)):
+        missing = next(p for p in Privacy if p not in classes)
+        say(
+            (*here, "sees"),
+            f"leaves out '{missing.name.lower()}', which is less private than the rest: add it",
+        )
+
+
+def _origin(
+    here: tuple[str, ...],
+    origin: str,
+    model: ModelSettings,
+    task: TaskSettings | None,
+    given: Callable[[tuple[str, ...]], bool],
+    say: Say,
+) -> None:  # rule 3
+    wrong = {
+        "source": ("key", "context", "capabilities", "stream", "cost"),
+        "python": ("key", "version", "versions", "cost"),
+        "url": ("version", "versions", "isolation", "interpreter", "device"),
+    }[origin]
+    if task is not None and task.kind == "chat":
+        wrong = tuple(key for key in wrong if key not in ("context", "capabilities", "stream"))
+    for key in wrong:
+        if given((*here, key)):
+            say((*here, key), f"means nothing for a model with `{origin}`: leave it out")
+    if model.version and model.versions and model.version not in model.versions:
+        say((*here, "version"), f"'{model.version}' is not among `versions`")
+    for name, variant in model.variants.items():
+        at = (*here, "variants", name)
+        if origin == "source" and not variant.file:
+            say((*at, "file"), "is missing: name the file inside the version's folder")
+        if origin != "source" and variant.file:
+            say((*at, "file"), f"means nothing for a model with `{origin}`: leave it out")
+    if task is None:
+        return
+    if origin == "url" and task.kind != "chat" and model.runtime in ("", "openai"):
+        say(
+            (*here, "url"),
+            f"'{model.task}' is not a chat task, and a url is served by the runtime openai, which chats",
+        )
+    if origin == "source" and task.kind == "chat":
+        say((*here, "source"), f"'{model.task}' is a chat task: it is served by a `url` or by `python`")
+    if origin == "url" and model.adapter is not None:
+        say((*here, "adapter"), "means nothing for a chat: leave it out")
+
+
+def _server(fleet: FleetSettings, say: Say) -> None:
+    seen: set[str] = set()
+    for index, key in enumerate(fleet.server.keys):
+        if key.key in seen:
+            say(("server", "keys", str(index)), "this key stands twice")
+        seen.add(key.key)

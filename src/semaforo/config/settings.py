@@ -1,0 +1,167 @@
+"""The fleet file as typed values: one struct for each mapping of the file, one field for each key.
+
+Rules this module keeps:
+
+1. Every key is documented here and nowhere else: the reference in the docs is made from these annotations.
+2. A value here has the right form by itself; whether values fit together is `semaforo.config.rules`' matter.
+3. A struct with `SHORT` may be written as one scalar, which then is that field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from semaforo.config import forms
+from semaforo.config.forms import Key, word, words
+from semaforo.config.server import ServerSettings
+from semaforo.entities import TensorSpec
+
+
+class _Settings(msgspec.Struct, frozen=True, kw_only=True):
+    SHORT: ClassVar[str] = ""
+
+
+class TensorSettings(_Settings, frozen=True, kw_only=True):
+    """One tensor of a task: ``fp32[64]``, or a mapping where there is more to say."""
+
+    SHORT: ClassVar[str] = "type"
+
+    type: Annotated[TensorSpec, Key("Type and shape of one row; `?` = any size.", forms.TENSOR)]
+    labels: Annotated[tuple[str, ...], Key("Names of the classes that the tensor scores or counts.")] = ()
+    optional: Annotated[bool, Key("Whether a request may leave it out.")] = False
+
+
+class PreferSettings(_Settings, frozen=True, kw_only=True):
+    """What to prefer among the variants that meet a request's contract; one of three ways."""
+
+    minimise: Annotated[str, Key("Take the cheapest with `keep_quality` of the best.", word("cost"))] = ""
+    keep_quality: Annotated[float, Key("Share of the best quality to keep.", forms.SHARE)] = 0.98
+    maximise: Annotated[str, Key("Take the best that answers `within` the time.", word("quality"))] = ""
+    within: Annotated[float | None, Key("How long an answer should take.", forms.DURATION)] = None
+    quality: Annotated[float, Key("Weight of quality.", forms.WEIGHT)] = 1.0
+    latency: Annotated[float, Key("Weight of latency.", forms.WEIGHT)] = 0.2
+    cost: Annotated[float, Key("Weight of cost.", forms.WEIGHT)] = 0.1
+
+
+class TaskSettings(_Settings, frozen=True, kw_only=True):
+    """What clients ask for by name."""
+
+    kind: Annotated[str, Key("`tensor` for tensors, `chat` for messages.", word("tensor", "chat"))] = "tensor"
+    inputs: Annotated[dict[str, TensorSettings], Key("Tensors a request gives.")] = {}
+    outputs: Annotated[dict[str, TensorSettings], Key("Tensors an answer holds.")] = {}
+    prefer: Annotated[PreferSettings, Key("What to prefer among variants in contract.")] = PreferSettings()
+    deadline: Annotated[float | None, Key("Deadline where a request states none.", forms.DURATION)] = None
+    evaluate: Annotated[str, Key("Data that measures the quality of each variant.")] = ""
+    max_queue: Annotated[int, Key("Bound of the queue, in rows; more is refused.", forms.COUNT)] = 4096
+    hedge: Annotated[float, Key(
+        "Run a second copy of work that takes this many times its prediction; 0 = never.", forms.WEIGHT,
+    )] = 0.0  # fmt: skip
+
+
+class DeviceSettings(_Settings, frozen=True, kw_only=True):
+    """What a device costs."""
+
+    price: Annotated[float, Key("What the device costs while it works.", forms.PRICE)] = 0.0
+
+
+class CostSettings(_Settings, frozen=True, kw_only=True):
+    """What a model behind a url charges, in US dollars."""
+
+    input: Annotated[float, Key("Dollars per million prompt tokens.", forms.DOLLARS)] = 0.0
+    output: Annotated[float, Key("Dollars per million output tokens.", forms.DOLLARS)] = 0.0
+    request: Annotated[float, Key("Dollars per request.", forms.DOLLARS)] = 0.0
+
+
+class StreamSettings(_Settings, frozen=True, kw_only=True):
+    """First guess of how a chat model serves; corrected by what is seen."""
+
+    first: Annotated[float, Key("Time to the first token.", forms.DURATION)] = 0.2
+    token: Annotated[float, Key("Time for each further token.", forms.DURATION)] = 0.02
+    prompt_token: Annotated[float, Key("Time each prompt token adds to the first.", forms.DURATION)] = 0.0
+    slots: Annotated[int, Key("Requests served at once by one replica.", forms.COUNT)] = 4
+    tokens: Annotated[int, Key("Tokens one replica holds at once; 0 = no limit.", forms.COUNT_OR_NONE)] = 0
+
+
+class VariantSettings(_Settings, frozen=True, kw_only=True):
+    """One variant of a model: its file, or a mapping. What it leaves out is as the model says."""
+
+    SHORT: ClassVar[str] = "file"
+
+    file: Annotated[str, Key("File inside the version's folder.")] = ""
+    quality: Annotated[float | None, Key(
+        "Quality in the task's metric; `quality.json` beside the file where it is left out.", forms.SHARE,
+    )] = None  # fmt: skip
+    sha256: Annotated[str, Key("Digest the file must have.", forms.DIGEST)] = ""
+    replicas: Annotated[tuple[int, int] | None, Key("How many copies to keep.", forms.REPLICAS)] = None
+    device: Annotated[str, Key("Device to load it on.")] = ""
+    isolation: Annotated[str, Key(
+        "Where it runs.", word("auto", "inline", "thread", "process"),
+    )] = ""  # fmt: skip
+    max_batch: Annotated[int | None, Key("Most rows in one batch.", forms.COUNT)] = None
+    options: Annotated[dict[str, Any], Key("Options of the runtime, on top of the model's.")] = {}
+    cost: Annotated[CostSettings | None, Key("What it charges.")] = None
+
+
+class ModelSettings(_Settings, frozen=True, kw_only=True):
+    """A model that serves a task: from a folder, behind a url, or a Python function."""
+
+    task: Annotated[str, Key("Task it serves.")]
+    source: Annotated[str, Key("Folder with `<version>/<file>`, or a file; seen from the fleet file.")] = ""
+    url: Annotated[str, Key("Address of a model served elsewhere.", forms.URL)] = ""
+    python: Annotated[str, Key("Import string of a Python function or class.", forms.IMPORT)] = ""
+    runtime: Annotated[str, Key(
+        "Name of the runtime; found from `source` (onnx), `python` or `url` (openai) where left out.",
+    )] = ""  # fmt: skip
+    variants: Annotated[dict[str, VariantSettings], Key(
+        "The same function at other costs: name → file, or name → mapping.",
+    )] = {}  # fmt: skip
+    version: Annotated[str, Key("Version in service; the newest where left out.")] = ""
+    versions: Annotated[tuple[str, ...], Key(
+        "Versions to load; the one in service where left out. Others answer requests that name them.",
+    )] = ()  # fmt: skip
+    replicas: Annotated[tuple[int, int], Key("How many copies to keep.", forms.REPLICAS)] = (1, 1)
+    isolation: Annotated[str, Key(
+        "Where it runs: `inline` in the server's loop, in a `thread`, in a `process` of its own, or as "
+        "measured (`auto`).", word("auto", "inline", "thread", "process"),
+    )] = "auto"  # fmt: skip
+    device: Annotated[str, Key("Device to load it on: `cpu`, `cuda:0` …")] = "cpu"
+    interpreter: Annotated[str, Key("Python interpreter of its processes; this one where left out.")] = ""
+    adapter: Annotated[dict[str, Any] | None, Key("Bridge from the task's tensors to its own.")] = None
+    options: Annotated[dict[str, Any], Key("Options of the runtime.")] = {}
+    sees: Annotated[tuple[str, ...], Key(
+        "Classes of data it may see; all for a local model, `public` behind a url.",
+        words("public", "internal", "site"),
+    )] = ()  # fmt: skip
+    key: Annotated[str, Key("API key for the url, best taken from the environment.", forms.SECRET)] = ""
+    cost: Annotated[CostSettings, Key("What it charges; a local model costs its device's time.")] = (
+        CostSettings()
+    )
+    quality: Annotated[float | None, Key("Quality in the task's metric, of all variants.", forms.SHARE)] = (
+        None
+    )
+    max_batch: Annotated[int, Key("Most rows in one batch; 1 = never batched.", forms.COUNT)] = 64
+    context: Annotated[int, Key("Most prompt plus output tokens; 0 = no limit.", forms.COUNT_OR_NONE)] = 0
+    capabilities: Annotated[tuple[str, ...], Key(
+        "What a chat model can do.", words("tools", "vision", "schema", "audio"),
+    )] = ()  # fmt: skip
+    stream: Annotated[StreamSettings, Key("First guess of a chat model's speed.")] = StreamSettings()
+
+
+class ExplainSettings(_Settings, frozen=True, kw_only=True):
+    """How many decisions are kept to be explained."""
+
+    ring: Annotated[int, Key("Requests whose decisions are kept.", forms.COUNT)] = 4096
+
+
+class FleetSettings(_Settings, frozen=True, kw_only=True):
+    """The whole file."""
+
+    tasks: Annotated[dict[str, TaskSettings], Key("What clients ask for.")]
+    models: Annotated[dict[str, ModelSettings], Key("What serves the tasks.")]
+    devices: Annotated[dict[str, DeviceSettings], Key("Devices and their prices.")] = {}
+    aliases: Annotated[dict[str, str], Key("Other names for a model or a task.")] = {}
+    server: Annotated[ServerSettings, Key("Where it listens and whom it serves.")] = ServerSettings()
+    journal: Annotated[str, Key("Folder of the journal for `semaforo replay`; none where left out.")] = ""
+    explain: Annotated[ExplainSettings, Key("How many decisions are kept.")] = ExplainSettings()
