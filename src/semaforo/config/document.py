@@ -35,7 +35,6 @@ class Node(msgspec.Struct):
         line: Line (from 1) of its key, or of itself in a list.
         value: A scalar, a list of nodes, or a mapping of key → node.
         text: A scalar exactly as written (after substitution), so that ``1.10`` can stay a version.
-
     """
 
     line: int
@@ -64,7 +63,6 @@ class Problem(msgspec.Struct, frozen=True, order=True):
         line: Line in the file; 0 = the file as a whole.
         key: Dotted key, or "".
         message: What is wrong and what to do.
-
     """
 
     line: int

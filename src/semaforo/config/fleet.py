@@ -18,7 +18,6 @@ class FleetFileError(ConfigError):
 
     Attributes:
         problems: What is wrong, in the order of the file.
-
     """
 
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
@@ -33,7 +32,6 @@ class FleetFile:
         settings: Its values.
         folder: Folder that its paths are relative to.
         name: How messages call it.
-
     """
 
     def __init__(
@@ -58,7 +56,6 @@ def load_fleet(path: str | Path, environment: Mapping[str, str] | None = None) -
 
     Raises:
         FleetFileError: What is wrong with it: all of it, each with its line and key.
-
     """
     path = Path(path)
     name = str(path)

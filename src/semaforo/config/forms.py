@@ -29,7 +29,6 @@ class Form(msgspec.Struct, frozen=True):
         name: What it is, for messages and the reference.
         example: A right one.
         read: Turns a node into the value; raises `InvalidRequest` or `ValueError` with the reason.
-
     """
 
     name: str
@@ -43,7 +42,6 @@ class Key(msgspec.Struct, frozen=True):
     Attributes:
         doc: What it means, one sentence or two.
         form: How it is written; None = as its type says.
-
     """
 
     doc: str

@@ -19,8 +19,8 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True):
     key: Annotated[str, Key("The key, best from the environment; or `sha256:` and its digest.", forms.SECRET)]
     tenant: Annotated[str, Key("Tenant whose share its requests use.")] = ""
     roles: Annotated[tuple[str, ...], Key(
-        "`infer` asks for inference; `operate` also loads, scales and drains; `admin` may do everything.",
-        words("infer", "operate", "admin"),
+        "`infer` runs models, `read` sees decisions and figures, `operate` scales and loads, `admin` all.",
+        words("infer", "read", "operate", "admin"),
     )] = ("infer",)  # fmt: skip
     may_set_tenant: Annotated[bool, Key("Whether it may speak for other tenants.")] = False
 

@@ -1,1 +1,7 @@
-"""Room."""
+"""Where artefacts lie, what their digests are, and what was measured of them."""
+
+from semaforo.repository.digest import sha256_of, verify
+from semaforo.repository.folder import ModelFolder, natural
+from semaforo.repository.measured import Measured, measured, note
+
+__all__ = ["Measured", "ModelFolder", "measured", "natural", "note", "sha256_of", "verify"]
