@@ -51,20 +51,22 @@ class HttpRequest:
     )  # fmt: skip
 
     def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        *,
-        params: Mapping[str, str],
-        request_id: str,
-        max_body_bytes: int,
-        body_timeout_s: float,
+        self, scope: Scope, receive: Receive, request_id: str, max_body_bytes: int, body_timeout_s: float
     ) -> None:
+        """Take an ASGI request.
+
+        Args:
+            scope: ASGI scope.
+            receive: ASGI receive.
+            request_id: Id of the request.
+            max_body_bytes: Limit of the body, as sent and when decompressed.
+            body_timeout_s: Seconds the whole body may take.
+        """
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.params = params
+        self.params: Mapping[str, str] = {}
         self.id = request_id
         self.principal: Principal = NOBODY
         self._receive = receive
@@ -139,6 +141,21 @@ class HttpRequest:
                 "the server does not tell when clients hang up: run with semaforo.server.protocol"
             )
         hang_up.add(callback)
+
+    async def drain(self, seconds: float, most_bytes: int) -> None:
+        """Read and drop what is left of the body, for so long and so much at most."""
+        size = 0
+        if self.scope.get("semaforo.whole"):
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                while size <= most_bytes:
+                    message = await self._receive()
+                    size += len(message.get("body", b""))
+                    if not message.get("more_body"):
+                        return
+        except TimeoutError:
+            return
 
     async def _receive_within(self, seconds: float) -> MutableMapping[str, Any]:
         receiving = self._receive()

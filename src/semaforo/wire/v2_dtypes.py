@@ -41,7 +41,7 @@ _ELEMENT: dict[str, Any] = {
     "BYTES": str,
 }  # fmt: skip
 _LIST: dict[str, Any] = {name: list[element] for name, element in _ELEMENT.items()}  # type: ignore[valid-type]
-_LIST_OR_NULL: dict[str, Any] = {name: list[_ELEMENT[name] | None] for name in ("FP32", "FP64")}  # type: ignore[misc,valid-type]
+_LIST_OR_NULL: dict[str, Any] = {name: list[_ELEMENT[name] | None] for name in ("FP32", "FP64")}  # type: ignore[valid-type]
 _DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in _LIST.items()}
 _NUMPY = {name: np.dtype(dtype).newbyteorder("<") for name, dtype in DTYPES.items()}
 _V2 = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}

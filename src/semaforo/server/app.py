@@ -1,0 +1,198 @@
+"""The ASGI application: one request in, one response out, errors in the form of their protocol.
+
+What happens to a request, in order:
+
+1. It is refused if too many are in flight already.
+2. Its route is found; no route is 404, another method is 405.
+3. Its principal is found, and asked for the route's action (`authorise`).
+4. Its handler runs. A `SemaforoError` becomes an error body; anything else is logged, and becomes a 500 that
+   gives the request id and nothing more.
+5. The response is compressed where the client takes that and it is worth it, and sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from semaforo.errors import Cancelled, NotReady, Refused, SemaforoError
+from semaforo.server.compression import choose, compress
+from semaforo.server.http import (
+    JSON,
+    HangUp,
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    Receive,
+    Route,
+    Scope,
+    Send,
+    StreamResponse,
+)
+from semaforo.server.identity import Keys, authorise
+from semaforo.server.routing import Routing
+from semaforo.server.settings import ServerSettings
+
+logger = logging.getLogger("semaforo.server")
+
+ErrorForm = Callable[[SemaforoError], bytes]
+"""Writes the body of an error in the form of one protocol."""
+
+_WORTH_COMPRESSING = 1024
+_IN_THREAD = 65_536
+_LINGER_S = 2.0
+_LINGER_BYTES = 16_000_000
+
+
+def v2_error(error: SemaforoError) -> bytes:
+    """Return V2's error body, ``{"error": "…"}``: what every route but OpenAI's answers with."""
+    return msgspec.json.encode({"error": str(error) or error.code})
+
+
+class App:
+    """The ASGI application."""
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        settings: ServerSettings,
+        new_id: Callable[[], str],
+        error_forms: Sequence[tuple[str, ErrorForm]] = (),
+    ) -> None:
+        """Take the routes.
+
+        Args:
+            routes: All routes.
+            settings: Limits and keys.
+            new_id: Makes request ids.
+            error_forms: Prefix of paths → form of their errors; V2's elsewhere.
+        """
+        self._routing = Routing(routes)
+        self._settings = settings
+        self._keys = Keys(settings.keys)
+        self._new_id = new_id
+        self._error_forms = tuple(error_forms)
+        self.in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"the application speaks http, not {scope['type']}")
+        settings = self._settings
+        request = HttpRequest(
+            scope, receive, self._new_id(), settings.max_body_bytes, settings.body_timeout_s
+        )
+        self.in_flight += 1
+        try:
+            try:
+                response = await self._respond(request)
+            except SemaforoError as error:
+                response = self._error(request, error)
+            except asyncio.CancelledError:
+                if not request.disconnected:
+                    await self._send(request, self._error(request, _STOPPING), send)
+                raise
+            except Exception:
+                logger.exception("request %s %s %s failed", request.id, request.method, request.path)
+                response = self._error(
+                    request, SemaforoError(f"internal error; the log has it as {request.id}")
+                )
+            if isinstance(response, HttpResponse):
+                await self._send(request, response, send)
+            else:
+                await self._stream(request, response, send)
+        finally:
+            self.in_flight -= 1
+            hang_up: HangUp | None = scope.get("semaforo.hang_up")
+            if hang_up is not None:
+                hang_up.forget()
+
+    async def _respond(self, request: HttpRequest) -> HttpResponse | StreamResponse:
+        if self.in_flight > self._settings.max_in_flight:
+            raise Refused(
+                f"{self._settings.max_in_flight} requests are in flight, which is the server's limit",
+                retry_after_s=1.0,
+            )
+        route, request.params = self._routing.find(request.method, request.scope["raw_path"])
+        request.principal = self._keys.principal(request.headers)
+        authorise(request.principal, route.action, request.path)
+        return await route.handler(request)
+
+    def _error(self, request: HttpRequest, error: SemaforoError) -> HttpResponse:
+        form: ErrorForm = v2_error
+        for prefix, candidate in self._error_forms:
+            if request.path.startswith(prefix):
+                form = candidate
+        status = error.status if error.status != Cancelled.status else NotReady.status
+        headers = [JSON, (b"semaforo-request-id", request.id.encode()), *error_headers(error)]
+        return HttpResponse(status, headers, form(error))
+
+    async def _send(self, request: HttpRequest, response: HttpResponse, send: Send) -> None:
+        body = response.body
+        headers = list(response.headers)
+        if len(body) >= _WORTH_COMPRESSING:
+            encoding = choose(request.headers.get(b"accept-encoding", b""))
+            if encoding:
+                in_thread = len(body) > _IN_THREAD
+                body = (
+                    await asyncio.to_thread(compress, body, encoding)
+                    if in_thread
+                    else compress(body, encoding)
+                )
+                headers += ((b"content-encoding", encoding), (b"vary", b"accept-encoding"))
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if (b"connection", b"close") in headers:
+            # Closing while the client still sends would take the answer from it (RFC 9112, 9.6).
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await request.drain(_LINGER_S, _LINGER_BYTES)
+            body = b""
+        await send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, request: HttpRequest, response: StreamResponse, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        request.when_gone(lambda: task.cancel() and None)
+        chunks = response.chunks
+        try:
+            await send(
+                {"type": "http.response.start", "status": response.status, "headers": list(response.headers)}
+            )
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            if not request.disconnected:
+                raise
+        except Exception:
+            # The status has been sent: all that is left is to break the stream off, so that it is not
+            # taken for a whole one.
+            logger.exception("the stream of request %s broke off", request.id)
+            raise
+        finally:
+            close = getattr(chunks, "aclose", None)
+            if close is not None:
+                await close()
+
+
+_STOPPING = NotReady("the server is stopping", retry_after_s=1.0)
+
+
+def error_headers(error: SemaforoError) -> Headers:
+    """Return the headers that go with an error: when to try again, how to authenticate, what is allowed."""
+    headers: list[tuple[bytes, bytes]] = []
+    if error.retry_after_s is not None and error.status in (429, 503):
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
+        headers.append((b"semaforo-retry-after-ms", b"%d" % max(1, math.ceil(error.retry_after_s * 1e3))))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.status in (408, 413):
+        headers.append((b"connection", b"close"))
+    allowed: Sequence[str] = getattr(error, "allowed", ())
+    if allowed:
+        headers.append((b"allow", ", ".join(allowed).encode()))
+    return headers

@@ -1,0 +1,44 @@
+"""Headers that say who served a request."""
+
+from __future__ import annotations
+
+from semaforo.live.answer import Answer
+from semaforo.server.http import Headers
+
+_MOST = 4096
+
+
+class ServedHeaders:
+    """Makes ``semaforo-model``, ``-version``, ``-variant``, ``-replica`` and ``-request-id``.
+
+    All but the last are the same for every answer of a replica, so they are made once for each.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[bytes, bytes], ...]] = {}
+
+    def of(self, answer: Answer, request_id: str) -> Headers:
+        """Return the headers of an answer."""
+        return (*self.who(answer), (b"semaforo-request-id", request_id.encode("ascii")))
+
+    def who(self, answer: Answer) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the headers that do not depend on the request."""
+        replica = answer.finish.replica
+        known = self._known.get(replica)
+        if known is None:
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            names = (b"model", b"version", b"variant", b"replica")
+            values = (answer.model, answer.version, answer.variant, replica)
+            known = tuple(
+                (b"semaforo-" + name, _plain(value))
+                for name, value in zip(names, values, strict=True)
+                if value
+            )
+            self._known[replica] = known
+        return known
+
+
+def _plain(value: str) -> bytes:
+    """Return a value that may stand in a header: what is not printable ASCII becomes ``?``."""
+    return "".join(c if " " <= c <= "~" else "?" for c in value).encode("ascii")
