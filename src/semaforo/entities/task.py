@@ -23,6 +23,7 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
         max_queue_rows: Bound of the task's queue in rows.
         hedge: Run a second copy of idempotent work that takes longer than this many times its predicted
             service; 0 = never.
+        score_s: Seconds a request may be held for predicted qualities (`Score`); 0 = do not ask.
     """
 
     name: str
@@ -33,3 +34,4 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
     deadline_s: float | None = None
     max_queue_rows: int = 4096
     hedge: float = 0.0
+    score_s: float = 0.0

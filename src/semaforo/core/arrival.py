@@ -1,0 +1,364 @@
+"""What happens to a request at the door.
+
+The branches, in order; the code repeats the numbers:
+
+1. Its target is unknown, or no variant meets its contract: refused, and told why.
+2. No variant that meets the contract has a replica, or expects one back: refused as not ready.
+3. Its task waits for scores: held until they come or are late.
+4. An open variant has a free replica that makes the deadline: it runs there, on the one with the best utility.
+5. Only a reserve variant is free, and waiting for an open one would use up its patience: it runs there.
+6. Somebody can make the deadline later: it waits, unbound. A full queue sheds the last of a lower class first.
+7. Nobody can make the deadline: refused at once with the predicted wait.
+"""
+
+from __future__ import annotations
+
+from math import exp
+
+from semaforo.core import queue as queues
+from semaforo.core.effects import Considered, Decided, DispatcherEffect, Finish, Release, Score
+from semaforo.core.ledger import MAX_WAIT_S, RETRY_BURST, RETRY_SHARE, Ledger
+from semaforo.core.placing import Placer, why_unsatisfiable
+from semaforo.core.plan import Choice, Plan, Planner
+from semaforo.core.state import Job, Phase, State, TaskQueue, Timer
+from semaforo.core.supply import Supply
+from semaforo.entities import Request
+from semaforo.errors import NotFound
+from semaforo.policy import route
+from semaforo.policy.admit import predicted_wait
+
+_INFINITE = float("inf")
+
+
+class Door:
+    """Places requests that arrive, or come back after a failure, on the replicas of a `State`."""
+
+    def __init__(self, state: State, supply: Supply, planner: Planner, ledger: Ledger, placer: Placer) -> None:
+        self.state = state
+        self._supply = supply
+        self._planner = planner
+        self._ledger = ledger
+        self._placer = placer
+
+    def arrive(self, request: Request, now: float, out: list[DispatcherEffect]) -> None:
+        """Decide on a new request."""
+        state = self.state
+        if request.id in state.jobs:
+            self._refuse(request, now, out, "conflict", f"request id '{request.id}' is in use")
+            return
+        try:
+            plan = self._planner.plan(request)
+        except NotFound as error:  # 1
+            out.append(Decided(request.id, "", reason=error.message))
+            self._refuse(request, now, out, error.code, error.message)
+            return
+        job = self._job(request, plan, now)
+        if reason := self._unservable(plan, request, now):  # 1, 2
+            out.append(Decided(request.id, job.task, plan.ruled_out, reason=reason[1]))
+            self._refuse(request, now, out, *reason)
+            return
+        budget = self._ledger.queue_of(job.task, now)
+        if budget.retries < RETRY_BURST:
+            budget.retries += RETRY_SHARE
+        if request.step is not None:
+            state.children.setdefault(request.step.parent, []).append(request.id)
+        if plan.task.score_s > 0.0 and len(plan.choices) > 1:  # 3
+            state.jobs[request.id] = job
+            job.phase = Phase.SCORING
+            by = min(now + plan.task.score_s, job.deadline)
+            out.append(Score(request.id, tuple(c.id for c in plan.choices), by))
+            self._ledger.set_timer(by, Timer.SCORE, request.id)
+            return
+        self.place(job, plan, now, out, reason="best score", fresh=True)
+
+    def replace(self, job: Job, now: float, out: list[DispatcherEffect], reason: str) -> None:
+        """Place a live job again: after scores, a failure, or a change of the catalog."""
+        try:
+            plan = self._planner.plan(job.request)
+        except NotFound as error:
+            self._ledger.finish(job, "failed", now, out, code=error.code, message=error.message)
+            return
+        if why := self._unservable(plan, job.request, now):
+            self._ledger.finish(job, "failed", now, out, code=why[0], message=why[1])
+            return
+        self.place(job, plan, now, out, reason=reason, fresh=False)
+
+    def look(self, request: Request, now: float) -> Decided:
+        """Return the decision a request would meet now, without changing anything.
+
+        Raises:
+            NotFound: The target does not exist.
+        """
+        plan = self._planner.make(request, with_lane=False)
+        job = self._job(request, plan, now)
+        if why := self._unservable(plan, request, now):
+            return Decided(request.id, job.task, plan.ruled_out, reason=why[1])
+        considered, run, wait, _ = self._consider(job, plan, now)
+        pick = run or wait
+        return Decided(
+            request.id, job.task, considered, pick.id if pick else "",
+            pick.book.idle[0][2] if run is not None and pick else "",
+            "best score" if run else "waits" if wait else "no replica can finish before the deadline",
+        )  # fmt: skip
+
+    def choices(self, job: Job) -> tuple[Choice, ...]:
+        """Return the variants that may serve a live job, as its plan has them."""
+        try:
+            return self._planner.plan(job.request).choices
+        except NotFound:
+            return ()
+
+    # --- the decision ----------------------------------------------------------------------------------
+
+    def place(
+        self, job: Job, plan: Plan, now: float, out: list[DispatcherEffect], *, reason: str, fresh: bool
+    ) -> None:
+        """Run a job at once, let it wait, or refuse it (branches 4 to 7)."""
+        considered, run, wait, predicted = self._consider(job, plan, now)
+        if fresh and (run is not None or wait is not None):
+            self.state.jobs[job.request.id] = job
+            if job.deadline < _INFINITE:
+                at = job.deadline - predicted if run is None else job.deadline
+                self._ledger.set_timer(max(at, now), Timer.DEADLINE, job.request.id)
+        if run is not None:  # 4, 5
+            if not run.open:
+                reason = "pressure"
+            self._placer.start_alone(job, run, considered, reason, now, out)
+        elif wait is not None:  # 6
+            self._wait(job, plan, considered, now, out)
+        else:  # 7
+            self._too_late(job, plan, considered, now, out, fresh=fresh)
+
+    def _consider(
+        self, job: Job, plan: Plan, now: float
+    ) -> tuple[tuple[Considered, ...], Choice | None, Choice | None, float]:
+        """Score the choices of a plan at this moment.
+
+        Returns:
+            What was considered; the choice to run on now, if any; else the choice worth waiting for, if any;
+            and the least predicted service of a choice in seconds.
+        """
+        placer, supply = self._placer, self._supply
+        slack = job.deadline - now
+        horizon = slack if slack < route.HORIZON_S else route.HORIZON_S
+        within = plan.task.prefer.within_s
+        if within is not None and within < horizon:
+            horizon = within
+        if horizon <= 0.0:
+            horizon = 1e-9
+        weights = plan.weights
+        considered = list(plan.ruled_out)
+        best: Choice | None = None
+        best_score = -1.0
+        reserve: Choice | None = None
+        reserve_score = -1.0
+        wait: Choice | None = None
+        wait_s = least = _INFINITE
+        queued = -1.0
+        for choice in plan.choices:
+            book = choice.book
+            service = placer.service_s(choice, job)
+            if service < least:
+                least = service
+            is_free = placer.free(choice, job)
+            if is_free:
+                predicted = service
+            else:
+                if queued < 0.0:
+                    queued = self._queued_s(job, plan, now)
+                predicted = max(queued, supply.first_free_s(book, now)) + service
+            quality = choice.relative_quality
+            if job.quality:
+                quality = job.quality.get(choice.id, choice.quality) / (max(job.quality.values()) or 1.0)
+            score = route.utility(weights, quality, predicted / horizon, choice.relative_cost)
+            cost = route.predicted_cost(choice.variant, job.request, service, job.tokens)
+            if predicted > slack:
+                alone = service > slack
+                detail = f"{predicted * 1e3:.3g} ms predicted > {slack * 1e3:.3g} ms"
+                considered.append(
+                    Considered(
+                        choice.id, "deadline" if alone else "load", detail, 0.0, predicted, choice.quality, cost
+                    )
+                )
+                continue
+            considered.append(
+                Considered(choice.id, "", "", score, predicted, choice.quality, cost, is_free)
+            )
+            if is_free:
+                if choice.open:
+                    if score > best_score:
+                        best, best_score = choice, score
+                elif score > reserve_score:
+                    reserve, reserve_score = choice, score
+            elif choice.open or wait is None:
+                if predicted < wait_s or (wait is not None and choice.open and not wait.open):
+                    wait, wait_s = choice, predicted
+        if best is None and reserve is not None:
+            patience = self._patience(slack)
+            if wait is None or not wait.open or wait_s - placer.service_s(wait, job) > patience:
+                best = reserve
+        return tuple(considered), best, wait, least
+
+    @staticmethod
+    def _patience(slack: float) -> float:
+        return route.PATIENCE * slack if slack < _INFINITE else route.PATIENCE_S
+
+    def _queued_s(self, job: Job, plan: Plan, now: float) -> float:
+        """Predict the seconds until a job that joins its queue now is begun."""
+        supply = self._supply
+        queue = self.state.queues.get(job.task)
+        waiting = float(sum(queue.rows)) if queue else 0.0
+        first, rate = _INFINITE, 0.0
+        for choice in plan.choices:
+            first = min(first, supply.first_free_s(choice.book, now))
+            rate += supply.rate(choice.book, choice.variant, waiting)
+        if queue is None:
+            return first
+        above = 0.0
+        above_rate = 0.0
+        for c in range(job.klass):
+            above += queue.rows[c]
+            above_rate += self._rate_now(queue, c, now)
+        if rate <= 0.0:
+            # Nothing is ready, something is expected back: wait and see.
+            return 0.0
+        ahead = queues.rows_before(queue, job.klass, job.due)
+        return predicted_wait(
+            klass=job.klass, first_free_s=first, rate=rate, rows_above=above, rows_ahead=ahead,
+            above_rate=above_rate,
+        )  # fmt: skip
+
+    # --- waiting and refusing --------------------------------------------------------------------------
+
+    def _wait(
+        self, job: Job, plan: Plan, considered: tuple[Considered, ...], now: float, out: list[DispatcherEffect]
+    ) -> None:
+        queue = self._ledger.queue_of(job.task, now)
+        ahead = sum(queue.rows[: job.klass + 1])
+        if sum(queue.rows) + job.rows > plan.task.max_queue_rows:
+            victim = queues.last_of_lowest(queue, job.klass)
+            if victim is None:
+                self._turn_away(
+                    job, plan, considered, now, out, "shed" if job.attempts else "refused",
+                    f"the queue of '{job.task}' is full ({plan.task.max_queue_rows} rows) with work of its own class or above",
+                    self._queued_s(job, plan, now),
+                )  # fmt: skip
+                return
+            self._shed(self.state.jobs[victim], job, now, out)
+        self._count_arrival(queue, job.klass, job.rows, now)
+        out.append(Decided(job.request.id, job.task, considered, "", "", "waits", ahead, job.moves))
+        lane = self.state.lanes[plan.lane]
+        if lane.reserve:
+            job.press_at = now + self._patience(job.deadline - now)
+            self._ledger.set_timer(job.press_at, Timer.PRESS, job.request.id)
+        if job.deadline == _INFINITE:
+            self._ledger.set_timer(now + MAX_WAIT_S, Timer.DEADLINE, job.request.id)
+        self._ledger.enqueue(job, lane, now)
+
+    def _shed(self, victim: Job, job: Job, now: float, out: list[DispatcherEffect]) -> None:
+        self._ledger.dequeue(victim)
+        self._ledger.finish(
+            victim, "shed", now, out, code="shed", retry_after_s=1.0,
+            message=f"dropped from the full queue of '{victim.task}' for work of a higher class",
+        )  # fmt: skip
+
+    def _too_late(
+        self, job: Job, plan: Plan, considered: tuple[Considered, ...], now: float, out: list[DispatcherEffect],
+        *, fresh: bool,
+    ) -> None:  # fmt: skip
+        slack = job.deadline - now
+        soonest = min((c for c in considered if c.predicted_s), key=lambda c: c.predicted_s, default=None)
+        queue = self.state.queues.get(job.task)
+        ahead = sum(queue.rows[: job.klass + 1]) if queue else 0
+        predicted = soonest.predicted_s if soonest else 0.0
+        alone = all(c.ruled_out != "load" for c in considered)
+        text = (
+            f"no replica can finish before the deadline: {slack * 1e3:.3g} ms asked, {predicted * 1e3:.3g} ms "
+            f"predicted ({ahead} rows ahead on {soonest.variant if soonest else job.task})"
+        )
+        outcome = "refused" if fresh else "expired"
+        self._turn_away(job, plan, considered, now, out, outcome, text, 0.0 if alone else predicted - slack)
+
+    def _turn_away(
+        self, job: Job, plan: Plan, considered: tuple[Considered, ...], now: float, out: list[DispatcherEffect],
+        outcome: str, text: str, retry_after_s: float,
+    ) -> None:  # fmt: skip
+        out.append(Decided(job.request.id, job.task, considered, "", "", text, 0, job.moves))
+        rid = job.request.id
+        if outcome == "refused":
+            if rid in self.state.jobs:
+                self._forget(job)
+            self._refuse(job.request, now, out, "refused", text, retry_after_s)
+        elif outcome == "shed":
+            self._ledger.finish(
+                job, "shed", now, out, code="shed", message=text, retry_after_s=max(0.001, retry_after_s)
+            )
+        else:
+            self._ledger.finish(job, "expired", now, out, code="expired", message=text)
+
+    def _forget(self, job: Job) -> None:
+        del self.state.jobs[job.request.id]
+        self._disown(job.request)
+
+    def _disown(self, request: Request) -> None:
+        step = request.step
+        if step is not None and request.id in self.state.children.get(step.parent, ()):
+            siblings = self.state.children[step.parent]
+            siblings.remove(request.id)
+            if not siblings:
+                del self.state.children[step.parent]
+
+    def _refuse(
+        self, request: Request, now: float, out: list[DispatcherEffect], code: str, message: str,
+        retry_after_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        if request.id not in self.state.jobs:
+            self._disown(request)
+        out.append(
+            Finish(request.id, "refused", code=code, message=message, retry_after_s=max(0.0, retry_after_s))
+        )
+        if code != "conflict":
+            out.append(Release(request.id))
+
+    # --- small things ----------------------------------------------------------------------------------
+
+    def _job(self, request: Request, plan: Plan, now: float) -> Job:
+        contract = request.contract
+        seconds = contract.deadline_s if contract.deadline_s is not None else plan.task.deadline_s
+        deadline = now + seconds if seconds is not None else _INFINITE
+        if request.step is not None and request.step.deadline_at is not None:
+            deadline = min(deadline, request.step.deadline_at)
+        tokens = 0.0
+        if request.stream:
+            usual = max((c.book.output_tokens for c in plan.choices), default=0.0)
+            tokens = request.prompt_tokens + route.predicted_tokens(request, usual)
+        return Job(
+            request=request,
+            seq=self.state.next_seq(),
+            arrived=now,
+            deadline=deadline,
+            due=Ledger.sort_key(now, deadline),
+            task=plan.task.name,
+            lane=plan.lane,
+            klass=int(contract.priority),
+            rows=request.ref.rows,
+            tokens=tokens,
+        )
+
+    def _unservable(self, plan: Plan, request: Request, now: float) -> tuple[str, str] | None:
+        if not plan.choices:
+            return "unsatisfiable", why_unsatisfiable(plan, request.target)
+        for choice in plan.choices:
+            if choice.book.ready or choice.book.expected_until > now:
+                return None
+        names = ", ".join(c.id for c in plan.choices)
+        return "not_ready", f"no replica of {names} is in service for '{request.target}'"
+
+    def _count_arrival(self, queue: TaskQueue, klass: int, rows: int, now: float) -> None:
+        queue.arrival_rate[klass] = self._rate_now(queue, klass, now) + rows
+        queue.arrived_at[klass] = now
+
+    @staticmethod
+    def _rate_now(queue: TaskQueue, klass: int, now: float) -> float:
+        rate = queue.arrival_rate[klass]
+        return rate * exp(queue.arrived_at[klass] - now) if rate else 0.0

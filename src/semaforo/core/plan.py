@@ -1,0 +1,151 @@
+"""Plans: which variants may serve a request, worked out once for all requests that ask for the same.
+
+A plan depends on the catalog, on the measured profiles and on the request's target, contract and shape, and on
+nothing that changes from one request to the next; so plans are cached, and rebuilt when the catalog changes.
+What depends on the moment (load, deadline, fitted times) is worked out at each choice.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from semaforo.core.effects import Considered
+from semaforo.core.state import Lane, State, VariantBook
+from semaforo.entities import Request, StreamProfile, TaskType, Variant
+from semaforo.policy import route
+
+_PLANS = 4096
+_LANES = 4096
+
+
+class Choice(msgspec.Struct, gc=False):
+    """An eligible variant, with what a choice needs close at hand."""
+
+    id: str
+    variant: Variant
+    book: VariantBook
+    quality: float
+    cost: float
+    relative_quality: float
+    relative_cost: float
+    open: bool
+    stream: bool
+
+
+class Plan(msgspec.Struct):
+    """What requests of one kind may be served by. `lane` is -1 in a plan made only to be looked at."""
+
+    task: TaskType
+    choices: tuple[Choice, ...]
+    ruled_out: tuple[Considered, ...]
+    weights: route.Weights
+    lane: int
+
+
+class Planner:
+    """Makes plans from a `State`, and the lanes that belong to them."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._plans: dict[tuple[object, ...], Plan] = {}
+        self._lanes = {_lane_key(lane): lane.id for lane in state.lanes.values()}
+
+    def forget(self) -> None:
+        """Drop all plans, because the catalog or a profile has changed."""
+        self._plans.clear()
+
+    def forget_lanes(self) -> None:
+        """Drop all plans and every lane that is empty."""
+        self.forget()
+        state = self.state
+        for lane_id in [i for i, lane in state.lanes.items() if not lane.rows]:
+            del state.lanes[lane_id]
+        self._lanes = {_lane_key(lane): lane.id for lane in state.lanes.values()}
+
+    def plan(self, request: Request) -> Plan:
+        """Return the plan for a request.
+
+        Raises:
+            NotFound: The target, version or variant does not exist.
+        """
+        contract = request.contract
+        if request.stream:
+            return self.make(request, with_lane=True)
+        key = (
+            request.target, request.version, request.variant, contract.min_quality, contract.max_cost,
+            contract.privacy, request.ref.shape, request.ref.rows, request.needs,
+        )  # fmt: skip
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            if len(self.state.lanes) >= _LANES:
+                self.forget_lanes()
+            found = self._plans[key] = self.make(request, with_lane=True)
+        return found
+
+    def make(self, request: Request, *, with_lane: bool) -> Plan:
+        """Work a plan out; without a lane the state is left untouched."""
+        state = self.state
+        task = state.catalog.task_of(request.target)
+        variants = state.catalog.resolve(request.target, request.version, request.variant)
+        kept: list[tuple[Variant, VariantBook, float]] = []
+        ruled_out: list[Considered] = []
+        for variant in variants:
+            book = state.variants[variant.id]
+            profile = variant.profile
+            if isinstance(profile, StreamProfile):
+                tokens = route.predicted_tokens(request, book.output_tokens)
+                seconds = profile.seconds(request.prompt_tokens, tokens)
+            else:
+                tokens, seconds = 0.0, profile.seconds(request.ref.rows)
+            name, detail = route.ruled_out(variant, request, seconds, tokens)
+            if name:
+                ruled_out.append(Considered(variant.id, name, detail, quality=variant.quality or 0.0))
+            else:
+                kept.append((variant, book, route.predicted_cost(variant, request, seconds, tokens)))
+        choices = _choices(kept, task)
+        lane = self._lane(task, choices, request.ref.shape) if with_lane and choices else -1
+        return Plan(task, choices, tuple(ruled_out), route.weights_of(task.prefer), lane)
+
+    def _lane(self, task: TaskType, choices: tuple[Choice, ...], shape: str) -> int:
+        state = self.state
+        lane = Lane(
+            id=0,
+            task=task.name,
+            open=tuple(c.id for c in choices if c.open),
+            reserve=tuple(c.id for c in choices if not c.open),
+            shape=shape,
+        )
+        key = _lane_key(lane)
+        if (known := self._lanes.get(key)) is not None:
+            return known
+        lane.id = state.next_seq()
+        state.lanes[lane.id] = lane
+        self._lanes[key] = lane.id
+        return lane.id
+
+
+def _choices(kept: list[tuple[Variant, VariantBook, float]], task: TaskType) -> tuple[Choice, ...]:
+    qualities = [route.UNKNOWN_QUALITY if v.quality is None else v.quality for v, _, _ in kept]
+    costs = [cost for _, _, cost in kept]
+    best, dearest = max(qualities, default=0.0), max(costs, default=0.0)
+    opens = route.open_set([v for v, _, _ in kept], costs, task.prefer) if kept else []
+    return tuple(
+        Choice(
+            id=variant.id,
+            variant=variant,
+            book=book,
+            quality=quality,
+            cost=cost,
+            relative_quality=quality / best if best else 0.0,
+            relative_cost=cost / dearest if dearest else 0.0,
+            open=is_open,
+            stream=isinstance(variant.profile, StreamProfile),
+        )
+        for (variant, book, cost), quality, is_open in zip(kept, qualities, opens, strict=True)
+    )
+
+
+def _lane_key(lane: Lane) -> tuple[object, ...]:
+    return lane.task, lane.open, lane.reserve, lane.shape

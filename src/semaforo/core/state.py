@@ -1,0 +1,258 @@
+"""The dispatcher's state: plain structs, lists and dicts that serialise as they stand.
+
+Rules this module keeps:
+
+1. Everything that a later decision depends on is in `State`; whatever else the dispatcher holds (plans, direct
+   references) can be rebuilt from it at any moment without changing a decision.
+2. Structs refer to each other by id, so a snapshot is one encoding of `State`, and floats survive it exactly.
+3. Order never depends on hashing or memory: ties are broken by `State.seq`, which only grows.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from semaforo.catalog.state import Catalog
+from semaforo.entities import Request
+from semaforo.policy.batch import Fit
+
+CLASSES = 4
+
+
+class Phase(IntEnum):
+    """Where a live request stands."""
+
+    WAITING = 0
+    RUNNING = 1
+    SCORING = 2
+
+
+class Timer(IntEnum):
+    """What a timer is for."""
+
+    DEADLINE = 0
+    PRESS = 1
+    REPLICA = 2
+    HEDGE = 3
+    SCORE = 4
+    READY = 5
+
+
+class Job(msgspec.Struct):
+    """A live request.
+
+    Attributes:
+        request: As it arrived.
+        seq: Order of arrival.
+        arrived, deadline: Absolute seconds; the deadline is infinite where there is none.
+        due: What the queue sorts by: the deadline, or a stand-in for requests without one.
+        task, lane, klass, rows: Where it queues, and how much it is.
+        tokens: Predicted prompt plus output tokens of a stream.
+        phase: Waiting, running or waiting for scores.
+        press_at: When its patience with the open variants ends; infinite = never.
+        attempts: Times it was run and failed.
+        moves: Times it was bound.
+        avoid: Replica that failed it last.
+        solo: Run it alone, because a batch it was in failed.
+        batch, hedge: Numbers of its running batches; 0 = none.
+        bound_at: When it was last bound.
+        started: A chunk of its stream has gone out.
+        quality: Predicted quality by variant, from `Scored`.
+    """
+
+    request: Request
+    seq: int
+    arrived: float
+    deadline: float
+    due: float
+    task: str
+    lane: int
+    klass: int
+    rows: int
+    tokens: float = 0.0
+    phase: int = 0
+    press_at: float = float("inf")
+    attempts: int = 0
+    moves: int = 0
+    avoid: str = ""
+    solo: bool = False
+    batch: int = 0
+    hedge: int = 0
+    bound_at: float = 0.0
+    started: bool = False
+    quality: dict[str, float] = {}
+
+
+class Lane(msgspec.Struct):
+    """Requests that the same variants may serve, and that may share a batch."""
+
+    id: int
+    task: str
+    open: tuple[str, ...]
+    reserve: tuple[str, ...]
+    shape: str
+    rows: int = 0
+
+
+Entry = tuple[float, int, str]
+"""(due, seq, request id): what queues hold, in order."""
+
+
+class TenantQueue(msgspec.Struct):
+    """One tenant's waiting requests of one class, by lane; each list is sorted."""
+
+    virtual: float
+    rows: int = 0
+    lanes: dict[int, list[Entry]] = {}
+
+
+class ClassQueue(msgspec.Struct):
+    """One class of one task. `clock` is the virtual time of the tenant served last."""
+
+    clock: float = 0.0
+    tenants: dict[str, TenantQueue] = {}
+
+
+class TaskQueue(msgspec.Struct):
+    """All waiting requests of one task type.
+
+    Attributes:
+        rows: Waiting rows by class.
+        debts: Rows owed to each class (see `policy.shares`).
+        classes: Queues by class.
+        arrival_rate: Decayed rows per second arriving, by class.
+        arrived_at: When each rate was last brought up to date.
+        retries: Retry budget, in requests.
+    """
+
+    rows: list[int]
+    debts: list[float]
+    classes: list[ClassQueue]
+    arrival_rate: list[float]
+    arrived_at: list[float]
+    retries: float
+
+
+class VariantBook(msgspec.Struct):
+    """What is known of one variant while it serves.
+
+    Attributes:
+        fit: Online service-time line (batch variants).
+        first_scale, token_scale: Observed over profiled time (stream variants).
+        output_tokens: Decayed mean output length.
+        stream_s: Decayed mean seconds of a whole stream.
+        ready, slots: Ready replicas and their slots.
+        idle: Index of replicas with a free slot: heap of (key, seq, replica, version of the entry).
+        busy: Heap of (expected end, batch) of running work, some of it ended already.
+        lanes: Ids of the lanes with waiting work that it may serve, in the order in which they filled.
+        expected_until: A lost replica is expected back until then.
+    """
+
+    fit: Fit
+    task: str
+    first_scale: float = 1.0
+    token_scale: float = 1.0
+    output_tokens: float = 256.0
+    stream_s: float = 0.0
+    ready: int = 0
+    slots: int = 0
+    idle: list[tuple[float, int, str, int]] = []
+    busy: list[tuple[float, int]] = []
+    lanes: list[int] = []
+    expected_until: float = 0.0
+
+
+class ReplicaBook(msgspec.Struct):
+    """What is known of one replica.
+
+    Attributes:
+        variant, device, slots, exclusive, shared: As in `ReplicaView`.
+        index: Version of its entry in the idle index; an entry with another version is void.
+        in_flight, rows, tokens: Batches, rows and predicted tokens it runs.
+        speed: Decayed ratio of observed to predicted time; 1 = as predicted.
+        samples: Batches it has ended.
+        failures, ejections: Failures in a row; ejections so far (healed by good work).
+        away_until: Ejected or blocked until then; 0 = available.
+        ejected: `away_until` is an ejection, so it returns on a ramp.
+        draining: Gets no new work.
+        ramp: Most rows while it returns from an ejection; 0 = no limit.
+        free_at, reported_at: What its worker last said, absolute seconds.
+    """
+
+    variant: str
+    device: str
+    slots: int
+    exclusive: bool
+    shared: bool
+    index: int = 0
+    in_flight: int = 0
+    rows: int = 0
+    tokens: float = 0.0
+    speed: float = 1.0
+    samples: int = 0
+    failures: int = 0
+    ejections: int = 0
+    away_until: float = 0.0
+    ejected: bool = False
+    draining: bool = False
+    ramp: int = 0
+    free_at: float = 0.0
+    reported_at: float = 0.0
+
+
+class Batch(msgspec.Struct):
+    """Work that runs on a replica."""
+
+    replica: str
+    variant: str
+    members: tuple[str, ...]
+    rows: int
+    started: float
+    expected_s: float
+    tokens: float = 0.0
+    first_at: float = 0.0
+    hedge: bool = False
+    cancelled: bool = False
+
+
+class State(msgspec.Struct):
+    """Everything. `chance` is the state of the random generator."""
+
+    seq: int = 0
+    chance: int = 0x9E3779B97F4A7C15
+    catalog: Catalog = msgspec.field(default_factory=Catalog)
+    jobs: dict[str, Job] = {}
+    children: dict[str, list[str]] = {}
+    orphans: dict[str, int] = {}
+    lanes: dict[int, Lane] = {}
+    queues: dict[str, TaskQueue] = {}
+    variants: dict[str, VariantBook] = {}
+    replicas: dict[str, ReplicaBook] = {}
+    batches: dict[int, Batch] = {}
+    turns: dict[str, str] = {}
+    devices: dict[str, list[str]] = {}
+    affinity: dict[str, str] = {}
+    timers: list[tuple[float, int, int, str]] = []
+
+    def next_seq(self) -> int:
+        """Return the next number in order; it breaks every tie."""
+        self.seq += 1
+        return self.seq
+
+
+def new_queue(now: float, retries: float) -> TaskQueue:
+    """Return an empty queue."""
+    return TaskQueue(
+        rows=[0] * CLASSES,
+        debts=[0.0] * CLASSES,
+        classes=[ClassQueue() for _ in range(CLASSES)],
+        arrival_rate=[0.0] * CLASSES,
+        arrived_at=[now] * CLASSES,
+        retries=retries,
+    )
+
+
+ENCODER = msgspec.msgpack.Encoder()
+DECODER = msgspec.msgpack.Decoder(State)
