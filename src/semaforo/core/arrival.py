@@ -33,7 +33,9 @@ _INFINITE = float("inf")
 class Door:
     """Places requests that arrive, or come back after a failure, on the replicas of a `State`."""
 
-    def __init__(self, state: State, supply: Supply, planner: Planner, ledger: Ledger, placer: Placer) -> None:
+    def __init__(
+        self, state: State, supply: Supply, planner: Planner, ledger: Ledger, placer: Placer
+    ) -> None:
         self.state = state
         self._supply = supply
         self._planner = planner
@@ -177,13 +179,17 @@ class Door:
                 detail = f"{predicted * 1e3:.3g} ms predicted > {slack * 1e3:.3g} ms"
                 considered.append(
                     Considered(
-                        choice.id, "deadline" if alone else "load", detail, 0.0, predicted, choice.quality, cost
+                        choice.id,
+                        "deadline" if alone else "load",
+                        detail,
+                        0.0,
+                        predicted,
+                        choice.quality,
+                        cost,
                     )
                 )
                 continue
-            considered.append(
-                Considered(choice.id, "", "", score, predicted, choice.quality, cost, is_free)
-            )
+            considered.append(Considered(choice.id, "", "", score, predicted, choice.quality, cost, is_free))
             if is_free:
                 if choice.open:
                     if score > best_score:
@@ -231,7 +237,12 @@ class Door:
     # --- waiting and refusing --------------------------------------------------------------------------
 
     def _wait(
-        self, job: Job, plan: Plan, considered: tuple[Considered, ...], now: float, out: list[DispatcherEffect]
+        self,
+        job: Job,
+        plan: Plan,
+        considered: tuple[Considered, ...],
+        now: float,
+        out: list[DispatcherEffect],
     ) -> None:
         queue = self._ledger.queue_of(job.task, now)
         ahead = sum(queue.rows[: job.klass + 1])

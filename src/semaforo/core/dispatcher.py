@@ -127,7 +127,9 @@ class Dispatcher:
         if job is not None:
             if job.phase == Phase.WAITING:
                 self._ledger.dequeue(job)
-            self._ledger.finish(job, "cancelled", now, out, code="cancelled", message="cancelled by the client")
+            self._ledger.finish(
+                job, "cancelled", now, out, code="cancelled", message="cancelled by the client"
+            )
         for child in tuple(self.state.children.get(event.request, ())):
             self._cancelled(Cancelled(child), now, out)
 

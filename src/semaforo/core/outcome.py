@@ -73,16 +73,35 @@ class Outcomes:
             if failed and rid in failed:
                 code, text = failed[rid]
                 self._ledger.finish(
-                    job, "failed", now, out, variant=batch.variant, replica=batch.replica, code=code, message=text
+                    job,
+                    "failed",
+                    now,
+                    out,
+                    variant=batch.variant,
+                    replica=batch.replica,
+                    code=code,
+                    message=text,
                 )
             else:
                 self._ledger.finish(
-                    job, "done", now, out, batch=number, variant=batch.variant, replica=batch.replica, cost=cost
+                    job,
+                    "done",
+                    now,
+                    out,
+                    batch=number,
+                    variant=batch.variant,
+                    replica=batch.replica,
+                    cost=cost,
                 )
         self._freed(batch.replica, replica, now, out)
 
     def _learn(
-        self, batch: Batch, replica: ReplicaBook | None, event: BatchDone, now: float, out: list[DispatcherEffect]
+        self,
+        batch: Batch,
+        replica: ReplicaBook | None,
+        event: BatchDone,
+        now: float,
+        out: list[DispatcherEffect],
     ) -> None:
         book = self.state.variants.get(batch.variant)
         if book is None or replica is None:
@@ -119,7 +138,9 @@ class Outcomes:
     def _eject_if_slow(
         self, replica_id: str, replica: ReplicaBook, now: float, out: list[DispatcherEffect]
     ) -> None:
-        siblings = [r for r in self.state.replicas.values() if r.variant == replica.variant and not r.draining]
+        siblings = [
+            r for r in self.state.replicas.values() if r.variant == replica.variant and not r.draining
+        ]
         speeds = [r.speed for r in siblings]
         away = sum(1 for r in siblings if r.away_until)
         if 2 * (away + 1) <= len(siblings) and breaker.lags(replica.speed, replica.samples, speeds):

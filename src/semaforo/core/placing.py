@@ -201,7 +201,13 @@ class Placer:
         return picked
 
     def _eligible(
-        self, job: Job, reserve: tuple[str, ...], replica_id: str, variant_id: str, book: VariantBook, now: float
+        self,
+        job: Job,
+        reserve: tuple[str, ...],
+        replica_id: str,
+        variant_id: str,
+        book: VariantBook,
+        now: float,
     ) -> bool:
         if job.press_at > now and variant_id in reserve:
             return False
@@ -245,7 +251,9 @@ class Placer:
 
     # --- running ---------------------------------------------------------------------------------------
 
-    def hedge(self, job: Job, choice: Choice, replica_id: str, now: float, out: list[DispatcherEffect]) -> None:
+    def hedge(
+        self, job: Job, choice: Choice, replica_id: str, now: float, out: list[DispatcherEffect]
+    ) -> None:
         """Run a second copy of a running job on another replica; the first answer counts."""
         expected = self.service_s(choice, job) * self.state.replicas[replica_id].speed
         out.append(Decided(job.request.id, job.task, (), choice.id, replica_id, "hedge", 0, job.moves))

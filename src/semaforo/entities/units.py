@@ -14,7 +14,9 @@ _BYTES = {
 }  # fmt: skip
 
 
-def _parse(text: str, units: dict[str, float] | dict[str, int], what: str, example: str) -> tuple[float, float]:
+def _parse(
+    text: str, units: dict[str, float] | dict[str, int], what: str, example: str
+) -> tuple[float, float]:
     match = _NUMBER.fullmatch(text)
     if match is None or match[2] not in units:
         raise InvalidRequest(f"'{text}' is not a {what}: write it with a unit, for example {example}")

@@ -76,7 +76,10 @@ def ruled_out(variant: Variant, request: Request, seconds: float, output_tokens:
     if (variant.kind == "chat") != request.stream:
         return "modality", f"speaks {variant.kind}"
     if variant.sees < contract.privacy:
-        return "privacy", f"may see {Privacy(variant.sees).name.lower()}, data is {contract.privacy.name.lower()}"
+        return (
+            "privacy",
+            f"may see {Privacy(variant.sees).name.lower()}, data is {contract.privacy.name.lower()}",
+        )
     quality = variant.quality
     if contract.min_quality > 0 and (quality is None or quality < contract.min_quality):
         shown = "not measured" if quality is None else f"{quality:g}"
@@ -141,4 +144,6 @@ def utility(w: Weights, quality: float, latency: float, cost: float) -> float:
         latency: Predicted seconds relative to the time there is, 0 = at once; above 1 counts as 1.
         cost: Cost relative to the dearest eligible, 0…1.
     """
-    return w.quality * quality + w.latency * (1.0 - (latency if latency < 1.0 else 1.0)) + w.cost * (1.0 - cost)
+    return (
+        w.quality * quality + w.latency * (1.0 - (latency if latency < 1.0 else 1.0)) + w.cost * (1.0 - cost)
+    )

@@ -12,7 +12,9 @@ LOW = 0.5
 CALM = 30
 
 
-def desired(current: int, least: int, most: int, busy: float, waiting_rows: int, calm: int) -> tuple[int, int]:
+def desired(
+    current: int, least: int, most: int, busy: float, waiting_rows: int, calm: int
+) -> tuple[int, int]:
     """Return (replicas wanted, calm reports in a row).
 
     Args:

@@ -1,0 +1,437 @@
+"""The engine: the asyncio shell that gives the machines their events and carries out their effects.
+
+Rules this module keeps:
+
+1. It decides nothing. What it knows beyond the machines is payloads, callbacks and handles.
+2. Everything happens on the loop's thread, and `_tell` is never entered twice: handles report from callbacks of
+   their own, so each event sees the effects of the last one carried out.
+3. Payloads are kept from `submit` to `Release`, callbacks from `submit` to `Finish`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from semaforo.catalog.state import Catalog
+from semaforo.core.controller import Controller
+from semaforo.core.dispatcher import Dispatcher
+from semaforo.core.effects import Cancel, Decided, DispatcherEffect, Drained, Ejected, Finish, Release, Run
+from semaforo.core.events import (
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    Busy,
+    Cancelled,
+    ControllerEvent,
+    DispatcherEvent,
+    DrainReplica,
+    FirstChunk,
+    FleetChanged,
+    Limits,
+    LoadVariant,
+    Progress,
+    Report,
+    Scale,
+    Tick,
+    UnloadVariant,
+)
+from semaforo.entities import ReplicaSpec, Request
+from semaforo.errors import NotFound, NotReady, SemaforoError, nearest
+from semaforo.live.answer import Answer
+from semaforo.live.crew import Crew, ReplicaStatus
+from semaforo.live.handle import Handle, Sink
+from semaforo.live.journal import JournalWriter
+from semaforo.live.load import LoadMeter
+from semaforo.live.stream import Stream
+from semaforo.observe.explain import Explanation, Ring
+from semaforo.observe.metrics import Metrics
+from semaforo.wire.payload import ChatChunk, Payload, Tensors
+
+log = logging.getLogger("semaforo.engine")
+PROGRESS_S = 0.05
+
+
+class Engine:
+    """A live fleet.
+
+    Args:
+        handles: Makes the handle that hosts a replica.
+        journal: File to record every decision in, or None.
+        explain_ring: Explanations to keep.
+    """
+
+    def __init__(
+        self,
+        handles: Callable[[ReplicaSpec, Sink], Handle],
+        *,
+        journal: Path | None = None,
+        explain_ring: int = 4096,
+    ) -> None:
+        self.metrics = Metrics()
+        self.ring = Ring(explain_ring)
+        self._dispatcher = Dispatcher()
+        self._controller = Controller()
+        self._journal_path = journal
+        self._journal: JournalWriter | None = None
+        self._factory = handles
+        self._payloads: dict[str, Payload] = {}
+        self._waiters: dict[str, Callable[[Answer], None]] = {}
+        self._streams: dict[str, Stream] = {}
+        self._stream_of: dict[int, str] = {}
+        self._progress: dict[int, list[float]] = {}
+        self._results: dict[str, Tensors] = {}
+        self._ids = itertools.count(1)
+        self._prefix = secrets.token_hex(4)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._control_timer: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._meter: LoadMeter | None = None
+        self._act: dict[type, Callable[[Any], None]] = {
+            Run: self._run,
+            Finish: self._finish,
+            Release: self._release,
+            Cancel: self._cancel_batch,
+            Drained: lambda e: self._crew.drained(e.replica),
+            Ejected: lambda e: log.warning(
+                "replica %s is left alone for %.0f s: %s", e.replica, e.for_s, e.reason
+            ),
+        }
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    async def start(self, catalog: Catalog, *, ready_timeout_s: float = 60.0) -> None:
+        """Start the least replicas of all variants and wait until each is ready or has failed.
+
+        Raises:
+            JournalError: The journal cannot be written.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        self._crew = Crew(self._factory, self, self._tell, self._control)
+        if self._journal_path is not None:
+            self._journal = JournalWriter(self._journal_path, self._dispatcher, self._controller)
+            self._flush_later()
+        self._meter = LoadMeter(self.metrics, self._dispatcher.state, self._control)
+        await self.apply(catalog)
+        await self._crew.settled(self._controller, ready_timeout_s)
+
+    async def apply(self, catalog: Catalog) -> None:
+        """Serve another catalog from now on; requests that wait are placed anew."""
+        event = FleetChanged(catalog)
+        self._tell(event)
+        self._control(event)
+        assert self._meter is not None
+        self._meter.watch(catalog)
+
+    async def stop(self, grace_s: float = 10.0) -> None:
+        """Finish what runs within `grace_s` seconds, then stop every replica and answer what is left."""
+        if not hasattr(self, "_crew"):
+            return
+        until = self._clock() + grace_s
+        while self._waiters or self._streams:
+            if self._clock() >= until:
+                break
+            await asyncio.sleep(0.01)
+        for request_id in list(self._waiters) + list(self._streams):
+            self._tell(Cancelled(request_id))
+        if self._meter is not None:
+            self._meter.close()
+        await self._crew.close(max(0.1, until - self._clock()))
+        for timer in (self._timer, self._control_timer, self._flush_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    # --- requests --------------------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """Return a fresh request id of 16 hexadecimal characters, random at the front."""
+        # An odd multiplier scrambles the counter, so that the first characters tell requests apart.
+        return f"{next(self._ids) * 0x9E3779B1 & 0xFFFFFFFF:08x}{self._prefix}"
+
+    def submit(self, request: Request, payload: Payload, on_answer: Callable[[Answer], None]) -> None:
+        """Serve a request; `on_answer` is called once, on the loop's thread, perhaps before this returns."""
+        self._payloads[request.id] = payload
+        self._waiters[request.id] = on_answer
+        self._tell(Arrived(request))
+
+    async def infer(self, request: Request, payload: Payload) -> Answer:
+        """Serve a request and wait for its answer; cancelling the wait cancels the request."""
+        done: asyncio.Future[Answer] = self._loop.create_future()
+        self.submit(request, payload, lambda answer: None if done.done() else done.set_result(answer))
+        try:
+            return await done
+        except asyncio.CancelledError:
+            self.cancel(request.id)
+            raise
+
+    def stream(self, request: Request, payload: Payload) -> Stream:
+        """Serve a request whose answer comes in chunks."""
+        stream = Stream(request.id, self.cancel)
+        self._payloads[request.id] = payload
+        self._streams[request.id] = stream
+        self._tell(Arrived(request))
+        return stream
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a request, waiting or running, and the steps it has caused; unknown ids are ignored."""
+        self._tell(Cancelled(request_id))
+
+    def decide(self, request: Request) -> Decided:
+        """Return the decision a request would meet now, without running it.
+
+        Raises:
+            NotFound: The target does not exist.
+        """
+        return self._dispatcher.decide(request, self._clock())
+
+    def explanation(self, request_id: str) -> Explanation | None:
+        """Return why a request went where it went; a unique beginning of its id will do."""
+        return self.ring.get(request_id)
+
+    # --- the fleet -------------------------------------------------------------------------------------
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog being served, with the profiles that were measured at load."""
+        return self._dispatcher.state.catalog
+
+    def replicas(self) -> list[ReplicaStatus]:
+        """Return every replica, running or not."""
+        books = self._dispatcher.state.replicas
+        found = self._crew.status(self._controller, {name: book.rows for name, book in books.items()})
+        for status in found:
+            stats = self.metrics.replicas.get(status.id)
+            if stats is not None:
+                status.served_rows, status.service_s = stats.rows, stats.compute_s
+            book = books.get(status.id)
+            if book is not None and book.ejected:
+                status.state = "ejected"
+        return found
+
+    def ready(self, target: str, version: str = "") -> bool:
+        """Tell whether some variant of the target has a replica in service.
+
+        Raises:
+            NotFound: The target or version does not exist.
+        """
+        books = self._dispatcher.state.variants
+        return any(books[v.id].ready > 0 for v in self.catalog.resolve(target, version) if v.id in books)
+
+    def variants_of(self, model: str) -> list[str]:
+        """Return the ids of a model's variants.
+
+        Raises:
+            NotFound: No such model.
+        """
+        found = [v.id for v in self.catalog.variants.values() if v.model == model]
+        if not found:
+            names = {v.model for v in self.catalog.variants.values()}
+            raise NotFound(f"no model is named '{model}'.{nearest(model, names)}")
+        return found
+
+    async def load(self, model: str) -> None:
+        """Put a model in service and wait until a replica is ready.
+
+        Raises:
+            NotFound: No such model.
+            NotReady: No replica could be started; the message says why.
+        """
+        variants = self.variants_of(model)
+        for variant in variants:
+            self._control(LoadVariant(variant))
+        await self._crew.settled(self._controller, 60.0)
+        if not self.ready(model):
+            errors = [s.last_error for s in self.replicas() if s.variant in variants and s.last_error]
+            raise NotReady(
+                f"'{model}' could not be loaded: {errors[-1] if errors else 'no replica is ready'}"
+            )
+
+    async def unload(self, model: str) -> None:
+        """Drain and stop every replica of a model, and wait for that.
+
+        Raises:
+            NotFound: No such model.
+        """
+        variants = self.variants_of(model)
+        for variant in variants:
+            self._control(UnloadVariant(variant))
+        while any(s.variant in variants for s in self.replicas()):
+            await asyncio.sleep(0.01)
+
+    async def scale(self, variant_id: str, replicas: int) -> None:
+        """Set how many replicas a variant has.
+
+        Raises:
+            NotFound: No such variant.
+        """
+        if variant_id not in self.catalog.variants:
+            raise NotFound(f"no variant is named '{variant_id}'.{nearest(variant_id, self.catalog.variants)}")
+        self._control(Scale(variant_id, replicas))
+        await self._crew.settled(self._controller, 60.0)
+
+    async def drain(self, replica_id: str) -> None:
+        """Let a replica finish its work, then stop it; it is not replaced.
+
+        Raises:
+            NotFound: No such replica.
+        """
+        known = self._controller.state.replicas
+        if replica_id not in known:
+            raise NotFound(f"no replica is named '{replica_id}'.{nearest(replica_id, known)}")
+        self._control(DrainReplica(replica_id))
+
+    # --- events in, effects out ------------------------------------------------------------------------
+
+    def _tell(self, event: DispatcherEvent) -> None:
+        now = self._clock()
+        effects = self._dispatcher.handle(event, now)
+        self.ring.fold(event, effects)
+        self.metrics.fold(event, effects, now)
+        if self._journal is not None:
+            self._journal.decision(now, event, effects)
+        act = self._act
+        for effect in effects:
+            do = act.get(type(effect))
+            if do is not None:
+                do(effect)
+        at = self._dispatcher.next_deadline()
+        if at is not None and (self._timer is None or at < self._timer_at):
+            self._arm(at)
+
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._tell(Tick())
+
+    def _control(self, event: ControllerEvent) -> None:
+        now = self._clock()
+        effects = self._controller.handle(event, now)
+        if self._journal is not None:
+            self._journal.control(now, event, effects)
+        for effect in effects:
+            self._crew.act(effect)
+        if self._control_timer is not None:
+            self._control_timer.cancel()
+            self._control_timer = None
+        at = self._controller.next_deadline()
+        if at is not None and not self._crew.closing:
+            self._control_timer = self._loop.call_at(at, self._control, Tick())
+
+    def _flush_later(self) -> None:
+        if self._journal is not None:
+            self._journal.flush()
+            self._flush_timer = self._loop.call_later(1.0, self._flush_later)
+
+    def _run(self, effect: Run) -> None:
+        payloads = self._payloads
+        members = [payloads[m] for m in effect.members]
+        if len(members) == 1 and effect.members[0] in self._streams:
+            self._stream_of[effect.batch] = effect.members[0]
+        handle = self._crew.handles.get(effect.replica)
+        if handle is None:
+            # Lost between the decision and now: the dispatcher hears of it next.
+            event = BatchFailed(effect.batch, "crash", f"replica {effect.replica} is gone")
+            self._loop.call_soon(self._tell, event)
+            return
+        handle.run(effect.batch, members, effect.rows)
+
+    def _finish(self, effect: Finish) -> None:
+        rid = effect.request
+        answer = Answer(effect, self._results.pop(rid, None))
+        if effect.variant:
+            answer.model, answer.version, answer.variant = effect.variant.split("/", 2)
+        waiter = self._waiters.pop(rid, None)
+        if waiter is not None:
+            waiter(answer)
+        else:
+            stream = self._streams.pop(rid, None)
+            if stream is not None:
+                stream.variant, stream.replica = effect.variant, effect.replica
+                stream.end(answer)
+
+    def _release(self, effect: Release) -> None:
+        self._payloads.pop(effect.request, None)
+
+    def _cancel_batch(self, effect: Cancel) -> None:
+        handle = self._crew.handles.get(effect.replica)
+        if handle is not None:
+            handle.cancel(effect.batch)
+
+    # --- what handles report (`Sink`) ------------------------------------------------------------------
+
+    def batch_done(self, batch: int, results: Sequence[Tensors | SemaforoError], service_s: float) -> None:
+        """See `Sink`."""
+        running = self._dispatcher.state.batches.get(batch)
+        if running is None:
+            return
+        failed: list[tuple[str, str, str]] = []
+        for member, result in zip(running.members, results, strict=True):
+            if isinstance(result, Tensors):
+                if member in self._waiters:
+                    self._results[member] = result
+            else:
+                failed.append((member, result.code, result.message))
+        self._tell(BatchDone(batch, service_s, failed=tuple(failed)))
+
+    def chunk(self, batch: int, chunk: ChatChunk) -> None:
+        """See `Sink`."""
+        stream = self._streams.get(self._stream_of.get(batch, ""))
+        running = self._dispatcher.state.batches.get(batch)
+        if stream is None or running is None:
+            return
+        progress = self._progress.get(batch)
+        now = self._clock()
+        if progress is None:
+            progress = self._progress[batch] = [now, 0.0]
+            stream.variant, stream.replica = running.variant, running.replica
+            self._tell(FirstChunk(batch))
+        progress[1] += chunk.tokens
+        if now - progress[0] >= PROGRESS_S:
+            progress[0] = now
+            self._tell(Progress(batch, int(progress[1])))
+        stream.put(chunk)
+
+    def stream_done(self, batch: int, service_s: float, prompt_tokens: int, output_tokens: int) -> None:
+        """See `Sink`."""
+        self._forget_stream(batch)
+        self._tell(BatchDone(batch, service_s, prompt_tokens, output_tokens))
+
+    def batch_failed(self, event: BatchFailed) -> None:
+        """See `Sink`."""
+        self._forget_stream(event.batch)
+        self._tell(event)
+
+    def busy(self, batch: int, retry_after_s: float) -> None:
+        """See `Sink`."""
+        self._forget_stream(batch)
+        self._tell(Busy(batch, retry_after_s))
+
+    def report(self, event: Report | Limits) -> None:
+        """See `Sink`."""
+        self._tell(event)
+
+    def lost(self, replica: str, reason: str) -> None:
+        """See `Sink`."""
+        for batch, running in list(self._dispatcher.state.batches.items()):
+            if running.replica == replica:
+                self._forget_stream(batch)
+        self._crew.lost(replica, reason)
+
+    def _forget_stream(self, batch: int) -> None:
+        self._stream_of.pop(batch, None)
+        self._progress.pop(batch, None)

@@ -1,0 +1,85 @@
+"""A streamed answer as its caller sees it: an async iterator of chunks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from semaforo.live.answer import Answer
+from semaforo.wire.payload import ChatChunk
+
+MOST_WAITING = 100_000
+
+
+class Stream:
+    """Chunks of one answer, in order.
+
+    Iterating raises the `SemaforoError` that ended the stream badly. `answer` is set once it has ended.
+
+    Attributes:
+        request_id: Id of the request.
+        answer: The terminal answer, or None while the stream runs.
+        variant, replica: Who serves it, "" until it is bound.
+    """
+
+    def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
+        self.request_id = request_id
+        self.answer: Answer | None = None
+        self.variant = ""
+        self.replica = ""
+        self._cancel = cancel
+        self._chunks: deque[ChatChunk] = deque()
+        self._changed = asyncio.Event()
+
+    async def first(self) -> None:
+        """Wait until there is a chunk, or the stream has ended.
+
+        Raises:
+            SemaforoError: It ended badly before its first chunk.
+        """
+        while not self._chunks and self.answer is None:
+            await self._wait()
+        if not self._chunks and self.answer is not None and not self.answer.ok:
+            raise self.answer.error()
+
+    def __aiter__(self) -> AsyncIterator[ChatChunk]:
+        return self
+
+    async def __anext__(self) -> ChatChunk:
+        while not self._chunks:
+            if self.answer is not None:
+                if self.answer.ok:
+                    raise StopAsyncIteration
+                raise self.answer.error()
+            await self._wait()
+        return self._chunks.popleft()
+
+    def close(self) -> None:
+        """Stop the work if it still runs; what was not read is dropped."""
+        if self.answer is None:
+            self._cancel(self.request_id)
+        self._chunks.clear()
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        try:
+            await self._changed.wait()
+        except asyncio.CancelledError:
+            self.close()
+            raise
+
+    # --- the engine's side -----------------------------------------------------------------------------
+
+    def put(self, chunk: ChatChunk) -> None:
+        """Add a chunk; a reader that falls hopelessly behind is cut off."""
+        if len(self._chunks) >= MOST_WAITING:
+            self.close()
+            return
+        self._chunks.append(chunk)
+        self._changed.set()
+
+    def end(self, answer: Answer) -> None:
+        """Note how the stream ended."""
+        self.answer = answer
+        self._changed.set()

@@ -1,0 +1,128 @@
+"""Explanations: a bounded ring of what was decided for each request, and how to write one for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from semaforo.core.effects import Considered, Decided, DispatcherEffect, Finish
+from semaforo.core.events import Arrived, DispatcherEvent
+from semaforo.entities import Contract, Request
+from semaforo.entities.contract import Priority, Privacy
+from semaforo.entities.units import show_dollars, show_duration
+
+
+class Explanation(msgspec.Struct):
+    """Everything decided about one request, in order, and how it ended."""
+
+    request: Request
+    decided: list[Decided] = []
+    finish: Finish | None = None
+
+
+class Ring:
+    """The last `size` explanations; the oldest is forgotten first."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self.size = size
+        self._kept: dict[str, Explanation] = {}
+
+    def fold(self, event: DispatcherEvent, effects: Sequence[DispatcherEffect]) -> None:
+        """Take in one event and its effects; O(1) each."""
+        kept = self._kept
+        if isinstance(event, Arrived):
+            request = event.request
+            kept[request.id] = Explanation(request)
+            if len(kept) > self.size:
+                del kept[next(iter(kept))]
+        for effect in effects:
+            if isinstance(effect, Decided):
+                found = kept.get(effect.request)
+                if found is not None:
+                    found.decided.append(effect)
+            elif isinstance(effect, Finish):
+                found = kept.get(effect.request)
+                if found is not None:
+                    found.finish = effect
+
+    def get(self, request_id: str) -> Explanation | None:
+        """Return the explanation of a request by its id, or by the only id that begins so."""
+        found = self._kept.get(request_id)
+        if found is None and request_id:
+            starts = [e for i, e in self._kept.items() if i.startswith(request_id)]
+            found = starts[0] if len(starts) == 1 else None
+        return found
+
+    def recent(self, limit: int) -> list[Explanation]:
+        """Return the last `limit` explanations, newest first."""
+        return list(self._kept.values())[: -limit - 1 : -1] if limit > 0 else []
+
+
+def short(variant_id: str) -> str:
+    """Return ``model/variant`` for the id ``model/version/variant``."""
+    parts = variant_id.split("/")
+    return f"{parts[0]}/{parts[-1]}" if len(parts) == 3 else variant_id
+
+
+def contract_line(request: Request) -> str:
+    """Write the contract in one line: ``digits · deadline 20 ms · min quality 0.95 · tenant demo``."""
+    contract: Contract = request.contract
+    parts = [request.target]
+    if request.version:
+        parts.append(f"version {request.version}")
+    if request.variant:
+        parts.append(f"variant {request.variant}")
+    if contract.deadline_s is not None:
+        parts.append(f"deadline {show_duration(contract.deadline_s)}")
+    if contract.min_quality:
+        parts.append(f"min quality {contract.min_quality:g}")
+    if contract.max_cost is not None:
+        parts.append(f"max cost {show_dollars(contract.max_cost)}")
+    if contract.priority != Priority.NORMAL:
+        parts.append(f"priority {Priority(contract.priority).name.lower()}")
+    if contract.privacy != Privacy.PUBLIC:
+        parts.append(f"privacy {Privacy(contract.privacy).name.lower()}")
+    if contract.tenant:
+        parts.append(f"tenant {contract.tenant}")
+    return " · ".join(parts)
+
+
+def render(explanation: Explanation) -> str:
+    """Write an explanation as ``semaforo explain`` shows it."""
+    lines = [contract_line(explanation.request)]
+    decided, finish = explanation.decided, explanation.finish
+    served = finish.variant if finish is not None else ""
+    pick = served or next((d.pick for d in reversed(decided) if d.pick), "")
+    considered = next((d.considered for d in decided if d.considered), ())
+    width = max((len(short(c.variant)) for c in considered), default=0)
+    for c in sorted(considered, key=lambda c: (c.variant == pick, not c.ruled_out, c.score)):
+        mark = "▸" if c.variant == pick else " "
+        lines.append(f"{mark} {short(c.variant):<{width}}   {_verdict(c)}")
+    for d in decided:
+        if d.replica:
+            why = f" after {d.rows_ahead} rows" if d.rows_ahead else ""
+            lines.append(f"  {d.reason}{why}: replica {d.replica} of {short(d.pick)}")
+        elif d.reason == "waits":
+            lines.append(f"  waited behind {d.rows_ahead} rows: nothing it may use was free")
+        else:
+            lines.append(f"  {d.reason}")
+    if finish is None:
+        lines.append("  not finished yet")
+    elif finish.outcome == "done":
+        cost = f", cost {show_dollars(finish.cost)}" if finish.cost else ""
+        waited = f", {show_duration(finish.waited_s)} of it waiting" if finish.waited_s > 5e-5 else ""
+        lines.append(f"  done in {show_duration(finish.total_s)}{waited}{cost}")
+    else:
+        lines.append(f"  {finish.outcome} after {show_duration(finish.total_s)}: {finish.message}")
+    return "\n".join(lines)
+
+
+def _verdict(c: Considered) -> str:
+    if c.ruled_out:
+        return f"ruled out by {c.ruled_out:<10} {c.detail}"
+    free = "" if c.free else "   busy"
+    return (
+        f"score {c.score:.2f}   predicted {show_duration(c.predicted_s):>7}   quality {c.quality:.3g}   "
+        f"cost {show_dollars(c.cost)}{free}"
+    )
