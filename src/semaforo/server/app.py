@@ -39,8 +39,8 @@ from semaforo.server.settings import ServerSettings
 
 logger = logging.getLogger("semaforo.server")
 
-ErrorForm = Callable[[SemaforoError], bytes]
-"""Writes the body of an error in the form of one protocol."""
+ErrorForm = Callable[[SemaforoError], HttpResponse]
+"""Writes an error in the form of one protocol."""
 
 _WORTH_COMPRESSING = 1024
 _IN_THREAD = 65_536
@@ -48,9 +48,14 @@ _LINGER_S = 2.0
 _LINGER_BYTES = 16_000_000
 
 
-def v2_error(error: SemaforoError) -> bytes:
-    """Return V2's error body, ``{"error": "…"}``: what every route but OpenAI's answers with."""
-    return msgspec.json.encode({"error": str(error) or error.code})
+def v2_error(error: SemaforoError) -> HttpResponse:
+    """Return V2's error, ``{"error": "…"}``: what every route but OpenAI's answers with."""
+    return HttpResponse(wire_status(error), error_headers(error), msgspec.json.encode({"error": str(error)}))
+
+
+def wire_status(error: SemaforoError) -> int:
+    """Return the status to send: a cancelled request whose client still listens was stopped by the server."""
+    return NotReady.status if error.status == Cancelled.status else error.status
 
 
 class App:
@@ -93,9 +98,10 @@ class App:
             except SemaforoError as error:
                 response = self._error(request, error)
             except asyncio.CancelledError:
-                if not request.disconnected:
-                    await self._send(request, self._error(request, _STOPPING), send)
-                raise
+                # The client is gone, or the server's time to finish is over: either way this task ends here.
+                if request.disconnected:
+                    return
+                response = self._error(request, _STOPPING)
             except Exception:
                 logger.exception("request %s %s %s failed", request.id, request.method, request.path)
                 response = self._error(
@@ -127,9 +133,9 @@ class App:
         for prefix, candidate in self._error_forms:
             if request.path.startswith(prefix):
                 form = candidate
-        status = error.status if error.status != Cancelled.status else NotReady.status
-        headers = [JSON, (b"semaforo-request-id", request.id.encode()), *error_headers(error)]
-        return HttpResponse(status, headers, form(error))
+        response = form(error)
+        response.headers = (*response.headers, (b"semaforo-request-id", request.id.encode()))
+        return response
 
     async def _send(self, request: HttpRequest, response: HttpResponse, send: Send) -> None:
         body = response.body
@@ -156,7 +162,7 @@ class App:
     async def _stream(self, request: HttpRequest, response: StreamResponse, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None
-        request.when_gone(lambda: task.cancel() and None)
+        request.when_gone(task.cancel)
         chunks = response.chunks
         try:
             await send(
@@ -184,7 +190,7 @@ _STOPPING = NotReady("the server is stopping", retry_after_s=1.0)
 
 def error_headers(error: SemaforoError) -> Headers:
     """Return the headers that go with an error: when to try again, how to authenticate, what is allowed."""
-    headers: list[tuple[bytes, bytes]] = []
+    headers: list[tuple[bytes, bytes]] = [JSON]
     if error.retry_after_s is not None and error.status in (429, 503):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
         headers.append((b"semaforo-retry-after-ms", b"%d" % max(1, math.ceil(error.retry_after_s * 1e3))))

@@ -130,7 +130,7 @@ class HttpRequest:
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"the body is not valid JSON: {error}") from None
 
-    def when_gone(self, callback: Callable[[], None]) -> None:
+    def when_gone(self, callback: Callable[[], object]) -> None:
         """Call back once, on the loop, as soon as the client has gone away; call after `body`.
 
         A callback that is registered after the end of the request is never called.
@@ -203,9 +203,9 @@ class HangUp:
 
     def __init__(self) -> None:
         self.gone = False
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], object]] = []
 
-    def add(self, callback: Callable[[], None]) -> None:
+    def add(self, callback: Callable[[], object]) -> None:
         """Call back when the connection is lost, or now if it is."""
         if self.gone:
             callback()

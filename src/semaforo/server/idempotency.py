@@ -74,9 +74,8 @@ class KeptAnswers:
         elif entry.digest != digest:
             raise Conflict(f"the idempotency key '{key[1]}' was used for another request; use a new one")
         entry.waiters += 1
-        waiting = asyncio.ensure_future(asyncio.shield(entry.task))
-        if not entry.task.done():
-            request.when_gone(lambda: waiting.cancel() and None)
+        waiting = asyncio.shield(entry.task)
+        request.when_gone(waiting.cancel)
         try:
             response = await waiting
         finally:

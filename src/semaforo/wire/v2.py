@@ -121,6 +121,11 @@ class V2Codec:
         fixed = not any(spec.optional or -1 in spec.shape for spec in task.inputs)
         self._key = shape_key([(s.name, s.dtype, s.shape) for s in task.inputs]) if fixed else None
 
+    @property
+    def shape(self) -> str:
+        """Shape key of the task's inputs where it is fixed, else ""."""
+        return self._key or ""
+
     def decode(self, body: bytes, header_length: int | None = None) -> Call:
         """Decode and check one request.
 

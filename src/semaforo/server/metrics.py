@@ -1,0 +1,128 @@
+"""``GET /metrics``: the engine's counters in Prometheus' text format.
+
+All names begin with ``semaforo_``; times are seconds, costs US dollars. Nothing is counted here: each scrape
+reads `Metrics` and the replicas as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from semaforo.observe.metrics import BUCKETS_S, VariantStats
+from semaforo.server.http import HttpRequest, HttpResponse, Response, Route
+
+if TYPE_CHECKING:
+    from semaforo.live.crew import ReplicaStatus
+    from semaforo.live.engine import Engine
+
+_VARIANT = ("task", "model", "version", "variant")
+_REPLICA = (*_VARIANT, "replica")
+_STATES = ("starting", "ready", "draining", "ejected", "backoff", "stopped")
+
+
+class EngineCollector:
+    """Reads an engine's counters at each scrape."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family."""
+        yield from self._requests()
+        yield from self._variants()
+        yield from self._replicas()
+
+    def _requests(self) -> Iterator[Metric]:
+        metrics = self._engine.metrics
+        yield CounterMetricFamily("semaforo_requests_arrived", "Requests that arrived.", metrics.arrived)
+        outcomes = CounterMetricFamily("semaforo_requests", "Requests by how they ended.", labels=["outcome"])
+        for outcome, count in metrics.outcomes.items():
+            outcomes.add_metric([outcome], count)
+        yield outcomes
+        moves = CounterMetricFamily("semaforo_moves", "Requests bound again, by why.", labels=["reason"])
+        for reason, count in metrics.moves.items():
+            moves.add_metric([reason], count)
+        yield moves
+
+    def _variants(self) -> Iterator[Metric]:
+        metrics = self._engine.metrics
+        variants = self._engine.catalog.variants
+        counters: dict[str, tuple[str, Callable[[VariantStats], float]]] = {
+            "answered": ("Requests answered.", lambda s: s.ok),
+            "failed": ("Requests that ended badly.", lambda s: s.failed),
+            "rows": ("Rows served.", lambda s: s.rows),
+            "compute_seconds": ("Seconds that workers spent on batches.", lambda s: s.compute_s),
+            "queue_seconds": ("Seconds that answered requests waited.", lambda s: s.queue_s),
+            "cost_dollars": ("US dollars that answered requests cost.", lambda s: s.cost),
+            "batches": ("Batches run.", lambda s: sum(batch.count for batch in s.batches.values())),
+        }
+        known = [
+            ([v.task, v.model, v.version, v.name], metrics.variants.get(v.id, _NONE))
+            for v in variants.values()
+        ]
+        for name, (text, read) in counters.items():
+            family = CounterMetricFamily(f"semaforo_variant_{name}", text, labels=_VARIANT)
+            for labels, stats in known:
+                family.add_metric(labels, read(stats))
+            yield family
+        latency = HistogramMetricFamily(
+            "semaforo_request_seconds", "Seconds from arrival to answer.", labels=_VARIANT
+        )
+        bounds = [*map(str, BUCKETS_S), "+Inf"]
+        for labels, stats in known:
+            buckets = list(zip(bounds, accumulate(stats.histogram), strict=True))
+            latency.add_metric(labels, buckets, stats.ok_s)
+        yield latency
+
+    def _replicas(self) -> Iterator[Metric]:
+        variants = self._engine.catalog.variants
+        replicas = [(r, variants[r.variant]) for r in self._engine.replicas() if r.variant in variants]
+        gauges: dict[str, tuple[str, Callable[[ReplicaStatus], float]]] = {
+            "in_flight_rows": ("Rows that a replica works on.", lambda r: r.in_flight_rows),
+            "memory_bytes": ("Bytes that a replica holds.", lambda r: r.memory_bytes),
+        }
+        for name, (text, read) in gauges.items():
+            family = GaugeMetricFamily(f"semaforo_replica_{name}", text, labels=_REPLICA)
+            for replica, v in replicas:
+                family.add_metric([v.task, v.model, v.version, v.name, replica.id], read(replica))
+            yield family
+        restarts = CounterMetricFamily(
+            "semaforo_replica_restarts", "Times a replica was started again.", labels=_REPLICA
+        )
+        for replica, v in replicas:
+            restarts.add_metric([v.task, v.model, v.version, v.name, replica.id], replica.restarts)
+        yield restarts
+        counts = GaugeMetricFamily("semaforo_replicas", "Replicas by state.", labels=(*_VARIANT, "state"))
+        for v in variants.values():
+            states = [str(replica.state) for replica, of in replicas if of.id == v.id]
+            for state in _STATES:
+                counts.add_metric([v.task, v.model, v.version, v.name, state], states.count(state))
+        yield counts
+
+
+_NONE = VariantStats()
+
+
+def routes(engine: Engine) -> list[Route]:
+    """Return the route of the metrics."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(EngineCollector(engine))
+    ProcessCollector(registry=registry)
+
+    async def metrics(request: HttpRequest) -> Response:
+        """``GET /metrics``."""
+        return HttpResponse(
+            200, ((b"content-type", CONTENT_TYPE_LATEST.encode()),), generate_latest(registry)
+        )
+
+    return [Route("GET", "/metrics", "read", metrics)]
