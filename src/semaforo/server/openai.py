@@ -142,7 +142,11 @@ class ChatCompletions:
         await stream.first()
         served = _serving(stream)
         writer = ChunkWriter(
-            request.id, served.model, int(time.time()), work.prompt_tokens, include_usage=call.include_usage
+            request.id,
+            served.model or call.model,
+            int(time.time()),
+            work.prompt_tokens,
+            include_usage=call.include_usage,
         )
         headers = (*SSE, *self._inference.served.of(served, request.id))
         return StreamResponse(_events(stream, writer), headers=headers)

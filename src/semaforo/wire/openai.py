@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from semaforo.entities import Priority
-from semaforo.errors import InvalidRequest, SemaforoError, nearest
+from semaforo.errors import InvalidRequest, NotFound, SemaforoError, nearest
 
 SERVICE_TIERS = {
     "auto": Priority.NORMAL,
@@ -39,6 +39,18 @@ class InvalidField(InvalidRequest):
     def __init__(self, param: str, message: str) -> None:
         super().__init__(f"{param}: {message}")
         self.param = param
+
+
+class UnknownModel(NotFound):
+    """No chat model, alias or task type has the name that was asked for."""
+
+    code = "model_not_found"
+    param = "model"
+
+    def __init__(self, model: str, names: Iterable[str]) -> None:
+        known = list(names)
+        listed = f" There are {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else ""
+        super().__init__(f"nothing that chats is named '{model}'.{nearest(model, known)}{listed}")
 
 
 class ChatCall(msgspec.Struct, frozen=True):
@@ -99,7 +111,7 @@ def error_object(error: SemaforoError) -> dict[str, Any]:
     fields = {
         "message": error.message,
         "type": kind,
-        "param": error.param if isinstance(error, InvalidField) else None,
+        "param": getattr(error, "param", None),
         "code": error.code,
     }
     return {"error": fields}

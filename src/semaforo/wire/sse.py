@@ -21,9 +21,6 @@ from semaforo.errors import ProtocolError
 DONE = b"data: [DONE]\n\n"
 """What ends a stream in OpenAI's protocol."""
 
-KEEP_ALIVE = b": waiting\n\n"
-"""A comment, which clients skip: it keeps proxies from closing a quiet connection."""
-
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
