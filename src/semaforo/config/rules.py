@@ -19,7 +19,7 @@ from semaforo.entities import Privacy
 from semaforo.errors import nearest
 
 Say = Callable[[tuple[str, ...], str], None]
-_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+_DEVICE = re.compile(r"cpu|(cuda|rocm)(:\d+)?|openvino|coreml|dml")
 
 
 def check(fleet: FleetSettings, given: Callable[[tuple[str, ...]], bool], say: Say) -> None:

@@ -110,7 +110,10 @@ class ModelSettings(_Settings, frozen=True, kw_only=True):
     task: Annotated[str, Key("Task it serves.")]
     source: Annotated[str, Key("Folder with `<version>/<file>`, or a file; seen from the fleet file.")] = ""
     url: Annotated[str, Key("Address of a model served elsewhere.", forms.URL)] = ""
-    python: Annotated[str, Key("Import string of a Python function or class.", forms.IMPORT)] = ""
+    python: Annotated[
+        str,
+        Key("`module:function` or `file.py:function`, looked for beside the fleet file first.", forms.IMPORT),
+    ] = ""
     runtime: Annotated[str, Key(
         "Name of the runtime; found from `source` (onnx), `python` or `url` (openai) where left out.",
     )] = ""  # fmt: skip
@@ -163,5 +166,5 @@ class FleetSettings(_Settings, frozen=True, kw_only=True):
     devices: Annotated[dict[str, DeviceSettings], Key("Devices and their prices.")] = {}
     aliases: Annotated[dict[str, str], Key("Other names for a model or a task.")] = {}
     server: Annotated[ServerSettings, Key("Where it listens and whom it serves.")] = ServerSettings()
-    journal: Annotated[str, Key("Folder of the journal for `semaforo replay`; none where left out.")] = ""
+    journal: Annotated[str, Key("File of the journal for `semaforo replay`; none where left out.")] = ""
     explain: Annotated[ExplainSettings, Key("How many decisions are kept.")] = ExplainSettings()

@@ -1,0 +1,63 @@
+# One-word habits. Everything happens in .venv, which needs Python 3.11 or newer and pip, nothing else.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints/core.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
+BENCHES := core overload faults
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check bench docs clean
+
+help:
+	@echo "make run      train small models, serve them, show what was decided and why"
+	@echo "make test     run the tests"
+	@echo "make check    lint, types, import rules, docs up to date"
+	@echo "make bench    run the benchmarks (make bench BENCHES=core)"
+	@echo "make docs     write the command line and configuration reference"
+	@echo "make install  make .venv with Semaforo alone"
+	@echo "make clean    remove .venv and caches"
+
+# Debian keeps ensurepip in a package of its own; where it is missing, the system's pip fills the new environment.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m venv --without-pip $(VENV); }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m pip --python $(BIN)/python install -q pip \
+		|| { rm -rf $(VENV); echo "pip is needed: apt-get install python3-pip" >&2; exit 1; }
+
+$(VENV)/.core: $(BIN)/python pyproject.toml $(CONSTRAINTS)
+	@echo "Installing semaforo"
+	@$(PIP) -e . && touch $@
+
+$(VENV)/.quickstart: $(BIN)/python pyproject.toml $(CONSTRAINTS)
+	@echo "Installing semaforo[quickstart]"
+	@$(PIP) -e '.[quickstart]' && touch $(VENV)/.core $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml $(CONSTRAINTS)
+	@echo "Installing semaforo[dev]"
+	@$(PIP) -e '.[dev]' && touch $(VENV)/.core $(VENV)/.quickstart $@
+
+install: $(VENV)/.core
+
+run: $(VENV)/.quickstart
+	@$(BIN)/python examples/quickstart $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/reference.py --check
+
+bench: $(VENV)/.dev
+	@for name in $(BENCHES); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/reference.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis examples/quickstart/fleet

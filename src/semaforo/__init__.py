@@ -1,0 +1,37 @@
+"""Semaforo: one endpoint that decides which model, variant and replica answers each request, and says why.
+
+What is exported here is imported when it is first used, so that `import semaforo` stays quick and a worker
+that needs only a runtime loads nothing else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semaforo.api import AsyncFleet, ChatStream, Fleet, FleetAnswer, model
+    from semaforo.errors import SemaforoError
+
+__version__ = "0.1.0"
+__all__ = ["AsyncFleet", "ChatStream", "Fleet", "FleetAnswer", "SemaforoError", "__version__", "model"]
+
+_HOME = {
+    "AsyncFleet": "semaforo.api",
+    "ChatStream": "semaforo.api",
+    "Fleet": "semaforo.api",
+    "FleetAnswer": "semaforo.api",
+    "SemaforoError": "semaforo.errors",
+    "model": "semaforo.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'semaforo' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

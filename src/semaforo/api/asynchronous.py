@@ -1,0 +1,264 @@
+"""A fleet inside an asyncio program."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from semaforo.api.answer import FleetAnswer
+from semaforo.api.contract import contract_of
+from semaforo.api.function import catalog_of_functions
+from semaforo.api.inputs import outputs_of, tensors_of
+from semaforo.build import blueprint, engine_for
+from semaforo.catalog import Catalog
+from semaforo.core.effects import Decided
+from semaforo.entities import Contract, Request
+from semaforo.errors import InvalidRequest, NotFound, NotReady
+from semaforo.features import chat_affinity, chat_needs, chat_tokens
+from semaforo.live.answer import Answer
+from semaforo.live.engine import Engine
+from semaforo.live.stream import Stream
+from semaforo.observe.explain import render
+from semaforo.wire.openai import parse_chat
+from semaforo.wire.payload import Chat, Tensors
+
+
+class AsyncFleet:
+    """A fleet of models in this program, used with ``async with``.
+
+    Attributes:
+        engine: The engine behind it, once opened.
+    """
+
+    def __init__(self, catalog: Catalog, *, journal: Path | None = None, ring: int = 4096) -> None:
+        self.engine = engine_for(journal, ring)
+        self._catalog = catalog
+        self._running = False
+
+    @classmethod
+    def open(cls, path: str | Path | None = None) -> Self:
+        """Return the fleet of a fleet file, or of all functions under ``@semaforo.model``.
+
+        Raises:
+            FleetFileError: What is wrong with the file, all of it.
+        """
+        if path is None:
+            return cls.of()
+        plan = blueprint(path)
+        return cls(plan.catalog, journal=plan.journal, ring=plan.ring)
+
+    @classmethod
+    def of(cls, *functions: Callable[..., Any]) -> Self:
+        """Return the fleet of these functions, each under ``@semaforo.model``.
+
+        Raises:
+            ConfigError: A function is no model, or two of one task do not fit together.
+        """
+        return cls(catalog_of_functions(functions))
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Load all models.
+
+        Raises:
+            NotReady: Not one replica could be started; the message says why.
+        """
+        await self.engine.start(self._catalog)
+        self._running = True
+        replicas = self.engine.replicas()
+        if replicas and not any(status.state == "ready" for status in replicas):
+            reasons = "; ".join(f"{s.id}: {s.last_error or s.state}" for s in replicas)
+            await self.close()
+            raise NotReady(f"no model could be loaded: {reasons}")
+
+    async def close(self, grace_s: float = 10.0) -> None:
+        """Finish what runs within `grace_s` seconds, then stop."""
+        self._running = False
+        await self.engine.stop(grace_s)
+
+    async def infer(
+        self,
+        target: str,
+        /,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        version: str = "",
+        variant: str = "",
+        deadline: str | float | None = None,
+        min_quality: float = 0.0,
+        max_cost: float | None = None,
+        priority: str = "normal",
+        privacy: str = "public",
+        tenant: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> FleetAnswer:
+        """Answer one request: one row, or an array of rows for each input.
+
+        Args:
+            target: A task, a model or an alias.
+            inputs: Inputs by name, where a name cannot be a keyword argument here.
+            version, variant: Pinned, or "".
+            deadline: ``"20ms"`` or seconds.
+            min_quality: Least quality, 0…1.
+            max_cost: Most US dollars.
+            priority: ``critical``, ``high``, ``normal`` or ``low``.
+            privacy: Class of the data: ``public``, ``internal`` or ``site``.
+            tenant: On whose behalf.
+            parameters: What the model may read beside its inputs.
+            **named: Inputs by name.
+
+        Raises:
+            SemaforoError: Why there is no answer; its `code` says which kind.
+        """
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        request, tensors, single = self._request(
+            target, version, variant, contract, {**(inputs or {}), **named}
+        )
+        tensors.parameters = dict(parameters or {})
+        answer = await self.engine.infer(request, tensors)
+        if not answer.ok:
+            raise answer.error()
+        return self._answer(answer, outputs_of(answer.result or Tensors({}), single))
+
+    async def decide(
+        self,
+        target: str,
+        /,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        version: str = "",
+        variant: str = "",
+        deadline: str | float | None = None,
+        min_quality: float = 0.0,
+        max_cost: float | None = None,
+        priority: str = "normal",
+        privacy: str = "public",
+        tenant: str = "",
+        **named: Any,
+    ) -> Decided:
+        """Return the decision that a request like this would meet now, without running it."""
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        values = {**(inputs or {}), **named}
+        if values:
+            return self._open().decide(self._request(target, version, variant, contract, values)[0])
+        return self._open().decide(Request(self.engine.new_id(), target, version, variant, contract))
+
+    async def chat(
+        self,
+        target: str,
+        messages: str | Sequence[Mapping[str, Any]],
+        /,
+        *,
+        deadline: str | float | None = None,
+        min_quality: float = 0.0,
+        max_cost: float | None = None,
+        priority: str = "normal",
+        privacy: str = "public",
+        tenant: str = "",
+        **fields: Any,
+    ) -> AsyncChat:
+        """Begin a chat and return its answer as a stream of text.
+
+        Args:
+            target: A task, a model or an alias.
+            messages: What the user says, or messages as OpenAI's protocol has them.
+            deadline, min_quality, max_cost, priority, privacy, tenant: As in `infer`.
+            **fields: Further fields of OpenAI's protocol, such as `temperature` and `max_tokens`.
+
+        Raises:
+            SemaforoError: Why there is no answer; raised before the first piece where that is known.
+        """
+        engine = self._open()
+        if engine.catalog.task_of(target).kind != "chat":
+            raise InvalidRequest(f"'{target}' takes tensors: ask it by infer")
+        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        call = parse_chat({**fields, "model": target, "messages": said})
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        request = Request(
+            engine.new_id(),
+            target,
+            contract=contract,
+            stream=True,
+            needs=chat_needs(call.body),
+            prompt_tokens=chat_tokens(call.body),
+            max_tokens=call.max_tokens,
+            affinity=chat_affinity(call.body, tenant),
+        )
+        stream = engine.stream(request, Chat(call.body))
+        await stream.first()
+        return AsyncChat(stream, self._answer)
+
+    async def explain(self, request_id: str) -> str:
+        """Return why a request went where it went; a beginning of its id will do.
+
+        Raises:
+            NotFound: No such request, or it is no longer kept.
+        """
+        explanation = self._open().explanation(request_id)
+        if explanation is None:
+            raise NotFound(f"no request '{request_id}' is kept: it is unknown, or too long ago")
+        return render(explanation)
+
+    def _open(self) -> Engine:
+        if not self._running:
+            raise NotReady("the fleet is not open: use it inside `with` (or `async with`)")
+        return self.engine
+
+    def _request(
+        self, target: str, version: str, variant: str, contract: Contract, values: Mapping[str, Any]
+    ) -> tuple[Request, Tensors, bool]:
+        engine = self._open()
+        task = engine.catalog.task_of(target)
+        if task.kind == "chat":
+            raise InvalidRequest(f"'{target}' chats: ask it by chat")
+        engine.catalog.resolve(target, version, variant)
+        tensors, ref, single = tensors_of(task, values)
+        return Request(engine.new_id(), target, version, variant, contract, ref), tensors, single
+
+    def _answer(self, answer: Answer, outputs: Mapping[str, Any]) -> FleetAnswer:
+        return FleetAnswer(outputs, answer.finish, self.engine.explanation(answer.finish.request))
+
+
+class AsyncChat:
+    """A chat's answer as it comes: an asynchronous iterator of pieces of text.
+
+    Attributes:
+        answer: Who served it and why, once it has ended; None before.
+    """
+
+    def __init__(self, stream: Stream, finish: Callable[[Answer, Mapping[str, Any]], FleetAnswer]) -> None:
+        self.answer: FleetAnswer | None = None
+        self._stream = stream
+        self._finish = finish
+        self._said: list[str] = []
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        async for chunk in self._stream:
+            text = chunk.delta.get("content")
+            if text:
+                self._said.append(text)
+                return str(text)
+        if self.answer is None and self._stream.answer is not None:
+            self.answer = self._finish(self._stream.answer, {"text": "".join(self._said)})
+        raise StopAsyncIteration
+
+    async def text(self) -> str:
+        """Read to the end and return the whole text."""
+        async for _ in self:
+            pass
+        return "".join(self._said)
+
+    def close(self) -> None:
+        """Stop the work; what was not read is dropped."""
+        self._stream.close()

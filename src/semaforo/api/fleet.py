@@ -1,0 +1,159 @@
+"""A fleet inside an ordinary program: `AsyncFleet` on a loop of its own in a thread.
+
+Any number of threads may ask at once; what they ask is batched together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import uvloop
+
+from semaforo.api.answer import ChatStream, FleetAnswer
+from semaforo.api.asynchronous import AsyncChat, AsyncFleet
+from semaforo.core.effects import Decided
+from semaforo.errors import NotReady
+
+T = TypeVar("T")
+
+
+class Fleet:
+    """A fleet of models in this program, used with ``with``; the same methods as `AsyncFleet`, waiting."""
+
+    def __init__(self, inner: AsyncFleet) -> None:
+        self._inner = inner
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def open(cls, path: str | Path | None = None) -> Self:
+        """Return the fleet of a fleet file, or of all functions under ``@semaforo.model``.
+
+        Raises:
+            FleetFileError: What is wrong with the file, all of it.
+        """
+        return cls(AsyncFleet.open(path))
+
+    @classmethod
+    def of(cls, *functions: Callable[..., Any]) -> Self:
+        """Return the fleet of these functions, each under ``@semaforo.model``.
+
+        Raises:
+            ConfigError: A function is no model, or two of one task do not fit together.
+        """
+        return cls(AsyncFleet.of(*functions))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Load all models.
+
+        Raises:
+            NotReady: Not one replica could be started, or the fleet was opened before.
+        """
+        if self._thread is not None:
+            raise NotReady("the fleet was opened before: make another one by Fleet.open")
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="semaforo", daemon=True)
+        self._thread.start()
+        try:
+            self._wait(self._inner.start())
+        except BaseException:
+            self._end()
+            raise
+
+    def close(self, grace_s: float = 10.0) -> None:
+        """Finish what runs within `grace_s` seconds, then stop; closing twice does nothing."""
+        if self._loop is None:
+            return
+        try:
+            self._wait(self._inner.close(grace_s))
+        finally:
+            self._end()
+
+    def infer(
+        self,
+        target: str,
+        /,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        version: str = "",
+        variant: str = "",
+        deadline: str | float | None = None,
+        min_quality: float = 0.0,
+        max_cost: float | None = None,
+        priority: str = "normal",
+        privacy: str = "public",
+        tenant: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> FleetAnswer:
+        """Answer one request; see `AsyncFleet.infer`."""
+        asked = {
+            "inputs": inputs, "version": version, "variant": variant, "deadline": deadline,
+            "min_quality": min_quality, "max_cost": max_cost, "priority": priority, "privacy": privacy,
+            "tenant": tenant, "parameters": parameters,
+        }  # fmt: skip
+        return self._wait(self._fleet().infer(target, **asked, **named))
+
+    def decide(self, target: str, /, **asked: Any) -> Decided:
+        """Return the decision that a request like this would meet now; see `AsyncFleet.decide`."""
+        return self._wait(self._fleet().decide(target, **asked))
+
+    def chat(self, target: str, messages: str | Sequence[Mapping[str, Any]], /, **asked: Any) -> ChatStream:
+        """Begin a chat and return its answer as an iterator of text; see `AsyncFleet.chat`."""
+        chat = self._wait(self._fleet().chat(target, messages, **asked))
+
+        def pull() -> str | None:
+            piece = self._wait(_next(chat))
+            stream.answer = chat.answer
+            return piece
+
+        def close() -> None:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(chat.close)
+
+        stream = ChatStream(pull, close)
+        return stream
+
+    def explain(self, request_id: str) -> str:
+        """Return why a request went where it went; a beginning of its id will do."""
+        return self._wait(self._fleet().explain(request_id))
+
+    def _fleet(self) -> AsyncFleet:
+        if self._loop is None:
+            raise NotReady("the fleet is not open: use it inside `with Fleet.open(…) as fleet`")
+        return self._inner
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            work.close()
+            raise NotReady("the fleet is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def _end(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None and self._thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
+            loop.close()
+
+
+async def _next(chat: AsyncChat) -> str | None:
+    async for piece in chat:
+        return piece
+    return None

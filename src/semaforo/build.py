@@ -1,0 +1,293 @@
+"""The one place that wires objects together: a fleet file becomes a catalog, and a catalog a running fleet.
+
+Rules this module keeps:
+
+1. Everything that is wrong with what the file points at is found in one pass and named with line and key.
+2. An artefact's digest is taken here and travels with its replica: what was checked is what is loaded.
+3. What the fleet file states wins over what is noted beside an artefact, and that over a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from semaforo.catalog import Catalog, Scaling
+from semaforo.config import FleetFile, ModelSettings, Problem, TaskSettings, VariantSettings, load_fleet
+from semaforo.config.settings import PreferSettings, TensorSettings
+from semaforo.entities import (
+    BatchProfile,
+    Cost,
+    Preference,
+    Privacy,
+    ReplicaSpec,
+    StreamProfile,
+    TaskType,
+    TensorSpec,
+    Variant,
+)
+from semaforo.errors import ArtefactError
+from semaforo.repository import ModelFolder, measured, natural, verify
+
+if TYPE_CHECKING:
+    from semaforo.live.engine import Engine
+    from semaforo.server.settings import ServerSettings
+
+_DEFAULT = "default"
+_PER_MILLION = 1e-6
+
+
+class Blueprint(msgspec.Struct, frozen=True):
+    """What a fleet file amounts to.
+
+    Attributes:
+        catalog: What may be served.
+        file: The file it came from.
+        journal: File of the journal, or None.
+        ring: Requests whose decisions are kept to be explained.
+    """
+
+    catalog: Catalog
+    file: FleetFile
+    journal: Path | None
+    ring: int
+
+
+def blueprint(path: str | Path) -> Blueprint:
+    """Read a fleet file and look at every artefact it names.
+
+    Raises:
+        FleetFileError: All that is wrong, a line for each.
+    """
+    file = load_fleet(path)
+    settings = file.settings
+    journal = file.folder / settings.journal if settings.journal else None
+    return Blueprint(catalog_of(file), file, journal, settings.explain.ring)
+
+
+def catalog_of(file: FleetFile) -> Catalog:
+    """Turn settings into a catalog, with digests of all artefacts.
+
+    Raises:
+        FleetFileError: Artefacts are missing, damaged or unreadable.
+    """
+    settings = file.settings
+    tasks = {name: task_type(name, task) for name, task in settings.tasks.items()}
+    variants: dict[str, Variant] = {}
+    templates: dict[str, ReplicaSpec] = {}
+    scaling: dict[str, Scaling] = {}
+    in_service: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name, model in settings.models.items():
+        try:
+            folder = ModelFolder(file.folder / model.source) if model.source else None
+            served, in_service[name] = _versions(model, folder)
+        except ArtefactError as error:
+            named = next((key for key in ("versions", "version") if getattr(model, key)), "source")
+            problems.append(file.problem(("models", name, named), str(error)))
+            continue
+        for version in served:
+            for title, variant in (model.variants or {_DEFAULT: VariantSettings()}).items():
+                try:
+                    entry = _Entry(file, name, model, tasks[model.task], version, title, variant, folder)
+                except ArtefactError as error:
+                    key = (
+                        ("models", name, "variants", title) if model.variants else ("models", name, "source")
+                    )
+                    problems.append(file.problem(key, str(error)))
+                    continue
+                variants[entry.id] = entry.variant()
+                templates[entry.id] = entry.template()
+                scaling[entry.id] = Scaling(*(variant.replicas or model.replicas))
+    if problems:
+        raise file.error(problems)
+    return Catalog(tasks, variants, templates, scaling, dict(settings.aliases), in_service)
+
+
+def task_type(name: str, task: TaskSettings) -> TaskType:
+    """Turn a task's settings into the value that everything else reads."""
+    return TaskType(
+        name=name,
+        kind="chat" if task.kind == "chat" else "tensor",
+        inputs=tuple(_specs(task.inputs)),
+        outputs=tuple(_specs(task.outputs)),
+        prefer=_preference(task.prefer),
+        deadline_s=task.deadline,
+        max_queue_rows=task.max_queue,
+        hedge=task.hedge,
+    )
+
+
+def _specs(tensors: dict[str, TensorSettings]) -> Iterator[TensorSpec]:
+    for name, tensor in tensors.items():
+        yield TensorSpec(name, tensor.type.dtype, tensor.type.shape, tensor.optional, tensor.labels)
+
+
+def _preference(prefer: PreferSettings) -> Preference:
+    return Preference(
+        goal="cost" if prefer.minimise else "quality" if prefer.maximise else "weights",
+        keep_quality=prefer.keep_quality,
+        within_s=prefer.within,
+        quality=prefer.quality,
+        latency=prefer.latency,
+        cost=prefer.cost,
+    )
+
+
+def _versions(model: ModelSettings, folder: ModelFolder | None) -> tuple[list[str], str]:
+    if folder is None:
+        return ["1"], "1"
+    known = folder.versions()
+    newest = max(model.versions, key=natural) if model.versions else known[-1]
+    in_service = model.version or newest
+    served = list(model.versions) or [in_service]
+    for version in served:
+        if version not in known:
+            raise ArtefactError(f"{folder.path} has no version '{version}'; it has {', '.join(known)}")
+    return served, in_service
+
+
+class _Entry:
+    """One variant of one version while it is put together."""
+
+    def __init__(
+        self,
+        file: FleetFile,
+        name: str,
+        model: ModelSettings,
+        task: TaskType,
+        version: str,
+        title: str,
+        variant: VariantSettings,
+        folder: ModelFolder | None,
+    ) -> None:
+        self.id = f"{name}/{version}/{title}"
+        self._file, self._name, self._model, self._task = file, name, model, task
+        self._version, self._title, self._variant = version, title, variant
+        self._device = variant.device or model.device
+        self._artefact = folder.file(version, variant.file) if folder else None
+        self._note = measured(self._artefact) if self._artefact else None
+        self._digest = ""
+        if self._artefact:
+            expected = variant.sha256
+            if self._note and self._note.sha256 and not expected:
+                expected = self._note.sha256
+            self._digest = verify(self._artefact, expected)
+
+    def variant(self) -> Variant:
+        model, variant, note = self._model, self._variant, self._note
+        stated = variant.quality if variant.quality is not None else model.quality
+        profile = (note.batch_profile() if note else None) or BatchProfile(base_s=0.001, row_s=0.001)
+        chat = self._task.kind == "chat"
+        return Variant(
+            id=self.id,
+            model=self._name,
+            version=self._version,
+            name=self._title,
+            task=self._task.name,
+            quality=stated if stated is not None else note.quality if note else None,
+            cost=self._cost(),
+            profile=self._stream() if chat else profile,
+            max_rows=1 if chat else variant.max_batch or model.max_batch,
+            sees=self._sees(),
+            capabilities=model.capabilities,
+            context=model.context,
+            kind=self._task.kind,
+        )
+
+    def template(self) -> ReplicaSpec:
+        model, variant = self._model, self._variant
+        options = {**model.options, **variant.options}
+        if model.url:
+            options = {"model": self._name, **({"key": model.key} if model.key else {}), **options}
+        runtime = model.runtime or ("onnx" if model.source else "python" if model.python else "openai")
+        return ReplicaSpec(
+            id="",
+            variant=self.id,
+            runtime=runtime,
+            source=str(self._artefact) if self._artefact else model.url or self._import(),
+            isolation=variant.isolation or model.isolation,  # type: ignore[arg-type]  # checked by its form
+            device=self._device,
+            options=options,
+            adapter=model.adapter,
+            max_rows=variant.max_batch or model.max_batch,
+            python=model.interpreter,
+            digest=self._digest,
+            task=self._task.name,
+            inputs=tuple(_plain(spec) for spec in self._task.inputs),
+            outputs=tuple(_plain(spec) for spec in self._task.outputs),
+        )
+
+    def _import(self) -> str:
+        place, _, name = self._model.python.rpartition(":")
+        beside = self._file.folder / (place if place.endswith(".py") else place.replace(".", "/") + ".py")
+        return f"{beside}:{name}" if beside.is_file() else self._model.python
+
+    def _cost(self) -> Cost:
+        charged = self._variant.cost or self._model.cost
+        devices = self._file.settings.devices
+        priced = devices.get(self._device) or devices.get(self._device.partition(":")[0])
+        local = not self._model.url and priced is not None
+        return Cost(
+            second=priced.price if local and priced else 0.0,
+            input_token=charged.input * _PER_MILLION,
+            output_token=charged.output * _PER_MILLION,
+            request=charged.request,
+        )
+
+    def _sees(self) -> Privacy:
+        if self._model.sees:
+            return max(Privacy[word.upper()] for word in self._model.sees)
+        return Privacy.PUBLIC if self._model.url else Privacy.SITE
+
+    def _stream(self) -> StreamProfile:
+        guess = self._model.stream
+        return StreamProfile(guess.first, guess.prompt_token, guess.token, guess.slots, guess.tokens)
+
+
+def _plain(spec: TensorSpec) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(spec)
+    return plain
+
+
+def engine_for(journal: Path | None = None, ring: int = 4096) -> Engine:
+    """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``."""
+    from semaforo.live.engine import Engine
+    from semaforo.live.handles import handle_for
+
+    if journal is not None:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+    return Engine(handle_for, journal=journal, explain_ring=ring)
+
+
+def server_settings(
+    plan: Blueprint, *, host: str | None = None, http_port: int | None = None
+) -> ServerSettings:
+    """Return the front's settings as the file gives them, with what the command line overrides."""
+    from semaforo.server.settings import KeySettings, ServerSettings
+
+    front = plan.file.settings.server
+    limits = front.limits
+    keys = {
+        key.key: msgspec.convert(
+            {"tenant": key.tenant, "roles": key.roles, "may_set_tenant": key.may_set_tenant}, KeySettings
+        )
+        for key in front.keys
+    }
+    return ServerSettings(
+        host=front.host if host is None else host,
+        port=front.http_port if http_port is None else http_port,
+        keys=keys,
+        allow_anonymous=front.allow_anonymous,
+        max_body_bytes=limits.body,
+        max_header_bytes=limits.headers,
+        header_timeout_s=limits.header_time,
+        body_timeout_s=limits.body_time,
+        keep_alive_s=limits.keep_alive,
+        max_connections=limits.connections,
+        max_in_flight=limits.in_flight,
+        grace_s=front.grace,
+    )
