@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from semaforo.server import admin, metrics, v2
+from semaforo.server import admin, metrics, openai, v2
 from semaforo.server.app import App, ErrorForm
 from semaforo.server.generation import Generation
 from semaforo.server.http import Route
@@ -41,11 +41,12 @@ def make_app(
             *v2.routes(own, inference, Generation(engine, inference)),
             *admin.routes(engine, inference, own),
             *metrics.routes(engine),
+            *openai.routes(engine, inference, kept),
             *routes,
         ],
         settings,
         engine.new_id,
-        error_forms,
+        ((openai.PREFIX, openai.error_body), *error_forms),
     )
 
 
