@@ -1,0 +1,282 @@
+"""The runtime for Python functions and classes.
+
+Rules this module keeps:
+
+1. A generator, or a function that takes ``messages``, answers chats; everything else answers tensors.
+2. An async function is awaited; a sync one blocks its replica, never the event loop of another.
+3. Parameters are matched by name with the inputs, and converted as their annotations say.
+4. A class is made once, ``load`` is called once if it has it, then ``__call__`` for each batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import typing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+
+from semaforo.entities import Signature, TensorSpec
+from semaforo.errors import InvalidRequest, RuntimeLoadError
+from semaforo.runtime.base import Loaded
+from semaforo.runtime.options import read_options
+from semaforo.runtime.python_source import find_object
+from semaforo.runtime.python_values import PARAMETERS, Convert, converter, named_outputs, takes_text
+from semaforo.wire.payload import Array, Chat, ChatChunk
+
+_END = object()
+OPEN = ""
+"""The dtype of a parameter that takes whatever the task gives."""
+
+
+class PythonOptions(msgspec.Struct, frozen=True):
+    """Options of a Python model.
+
+    Attributes:
+        args: Keyword arguments for the constructor of a class.
+        slots: Batches or streams at once; None = 8 for async functions, 4 for chats, 1 for sync functions,
+            which can have no more.
+        batched: Whether a call takes many rows; None = as the annotations say.
+    """
+
+    args: dict[str, Any] = {}
+    slots: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    batched: bool | None = None
+
+
+class _Parameters:
+    """What a function takes, and how arrays become it."""
+
+    def __init__(self, function: Callable[..., Any], source: str, batched: bool | None) -> None:
+        self.converters: dict[str, Convert | None] = {}
+        self.wants_parameters = False
+        specs: list[TensorSpec] = []
+        single: set[bool] = set()
+        hints = _hints(function)
+        for name, parameter in _signature(function, source).parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+                raise RuntimeLoadError(
+                    f"'{source}': parameter '{parameter}' has no name to match an input with: name each input"
+                )
+            if name == PARAMETERS:
+                self.wants_parameters = True
+                continue
+            annotation = hints.get(name, parameter.annotation)
+            try:
+                self.converters[name], one = converter(name, annotation)
+            except RuntimeLoadError as error:
+                raise RuntimeLoadError(f"'{source}': {error.message}") from None
+            if annotation is not inspect.Parameter.empty:
+                single.add(one)
+            optional = parameter.default is not parameter.empty
+            dtype = "BYTES" if takes_text(annotation) else OPEN
+            specs.append(TensorSpec(name, dtype, (), optional))
+        if not self.converters:
+            raise RuntimeLoadError(
+                f"'{source}' takes no inputs: name a parameter after each input of the task"
+            )
+        if single == {True, False}:
+            raise RuntimeLoadError(
+                f"'{source}' takes one row in some parameters and many in others: annotate them alike"
+            )
+        self.batched = (single != {True}) if batched is None else batched
+        self.signature = Signature(tuple(specs), (), batched=self.batched)
+
+    def arguments(self, inputs: Mapping[str, Array], parameters: Mapping[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = {PARAMETERS: dict(parameters)} if self.wants_parameters else {}
+        for name, array in inputs.items():
+            convert = self.converters[name]
+            try:
+                given[name] = array if convert is None else convert(array)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"input '{name}': {error.message}") from None
+        return given
+
+
+class _PythonTensorModel:
+    """What sync and async functions share."""
+
+    def __init__(self, call: Callable[..., Any], parameters: _Parameters, owner: Any, slots: int) -> None:
+        self._call = call
+        self._parameters = parameters
+        self._owner = owner
+        self._names: Sequence[str] = ()
+        self.signature = parameters.signature
+        self.slots = slots
+
+    def want(self, outputs: Sequence[str]) -> None:
+        """Name what the function returns: a tuple in this order, or a dict with these keys."""
+        self._names = outputs
+
+    def memory_bytes(self) -> int:
+        """Return 0: what a Python object holds is not known."""
+        return 0
+
+    def close(self) -> None:
+        """Call the object's own ``close``, where it has one."""
+        if callable(getattr(self._owner, "close", None)):
+            self._owner.close()
+
+
+class PythonModel(_PythonTensorModel):
+    """A sync function or callable object."""
+
+    def run(self, inputs: Mapping[str, Array], parameters: Mapping[str, Any]) -> dict[str, Array]:
+        """Run one batch, or one row where the function takes one.
+
+        Raises:
+            InvalidRequest: An input cannot become what the function takes.
+            ModelFailed: What it returned does not match the outputs.
+        """
+        result = self._call(**self._parameters.arguments(inputs, parameters))
+        return named_outputs(result, self._names)
+
+
+class AsyncPythonModel(_PythonTensorModel):
+    """An async function or callable object."""
+
+    async def arun(self, inputs: Mapping[str, Array], parameters: Mapping[str, Any]) -> dict[str, Array]:
+        """Like `PythonModel.run`, awaited."""
+        result = await self._call(**self._parameters.arguments(inputs, parameters))
+        return named_outputs(result, self._names)
+
+
+class PythonChat:
+    """A generator, or a function of ``messages``, that answers chats.
+
+    It may take ``messages``, ``body`` (the whole request) or any other field of the request by name, and gives
+    texts, deltas (dicts) or `ChatChunk`s.
+    """
+
+    def __init__(self, call: Callable[..., Any], source: str, owner: Any, slots: int) -> None:
+        self._call = call
+        self._owner = owner
+        self._names = tuple(_signature(call, source).parameters.values())
+        self.slots = slots
+
+    async def chat(self, request: Chat) -> AsyncIterator[ChatChunk]:
+        """Stream the answer.
+
+        Raises:
+            InvalidRequest: A field that the function needs is missing.
+        """
+        given = self._arguments(request.body)
+        if inspect.isasyncgenfunction(self._call):
+            async with aclosing(self._call(**given)) as parts:
+                async for part in parts:
+                    yield _chunk(part)
+        elif inspect.isgeneratorfunction(self._call):
+            steps: Iterator[Any] = self._call(**given)
+            try:
+                while (part := await asyncio.to_thread(next, steps, _END)) is not _END:
+                    yield _chunk(part)
+            finally:
+                # Cancelled in the middle of a step, the generator still runs and cannot be closed from here.
+                with suppress(ValueError):
+                    steps.close()  # type: ignore[attr-defined]  # a generator function returns a generator
+        elif inspect.iscoroutinefunction(self._call):
+            yield _chunk(await self._call(**given))
+        else:
+            yield _chunk(await asyncio.to_thread(self._call, **given))
+        yield ChatChunk(finish_reason="stop", tokens=0)
+
+    def memory_bytes(self) -> int:
+        """Return 0: what a Python object holds is not known."""
+        return 0
+
+    def close(self) -> None:
+        """Call the object's own ``close``, where it has one."""
+        if callable(getattr(self._owner, "close", None)):
+            self._owner.close()
+
+    def _arguments(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        for parameter in self._names:
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given.update({name: value for name, value in body.items() if name not in given})
+            elif parameter.name == "body":
+                given["body"] = dict(body)
+            elif parameter.name in body:
+                given[parameter.name] = body[parameter.name]
+            elif parameter.default is parameter.empty:
+                raise InvalidRequest(f"the model needs the field '{parameter.name}', which the request lacks")
+        return given
+
+
+class PythonRuntime:
+    """Loads Python functions and classes."""
+
+    name = "python"
+
+    def load(self, source: str, options: Mapping[str, Any], device: str) -> Loaded:
+        """Load a function, an instance, or a class, which is made first.
+
+        Args:
+            source: ``package.module:object``, ``file.py:object``, or a registered callable.
+            options: Fields of `PythonOptions`.
+            device: Given to ``load(device=…)`` where that takes it.
+
+        Raises:
+            RuntimeLoadError: It cannot be found, made or matched.
+        """
+        chosen = read_options(self.name, options, PythonOptions)
+        target = find_object(source)
+        if inspect.isclass(target):
+            target = _guarded(source, target, **chosen.args)
+        elif chosen.args:
+            raise RuntimeLoadError(f"options.args: '{source}' is not a class, so it takes none")
+        if not callable(target):
+            raise RuntimeLoadError(f"'{source}' is a {type(target).__name__}, which cannot be called")
+        load = getattr(target, "load", None)
+        if callable(load):
+            takes_device = "device" in inspect.signature(load).parameters
+            _guarded(source, load, **({"device": device} if takes_device else {}))
+        call = target if inspect.isroutine(target) or isinstance(target, partial) else target.__call__
+        names = _signature(call, source).parameters
+        if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call) or "messages" in names:
+            return PythonChat(call, source, target, chosen.slots or 4)
+        parameters = _Parameters(call, source, chosen.batched)
+        if inspect.iscoroutinefunction(call):
+            return AsyncPythonModel(call, parameters, target, chosen.slots or 8)
+        if (chosen.slots or 1) > 1:
+            raise RuntimeLoadError(
+                f"options.slots: '{source}' is a sync function, which runs one batch at a time: "
+                "make it async, or ask for more replicas"
+            )
+        return PythonModel(call, parameters, target, 1)
+
+
+def _chunk(part: Any) -> ChatChunk:
+    if isinstance(part, ChatChunk):
+        return part
+    if isinstance(part, str):
+        return ChatChunk(delta={"content": part})
+    if isinstance(part, dict):
+        return ChatChunk(delta=part)
+    raise TypeError(f"a chat model yields texts, dicts or chunks, not a {type(part).__name__}")
+
+
+def _guarded(source: str, call: Callable[..., Any], **arguments: Any) -> Any:
+    try:
+        return call(**arguments)
+    except Exception as error:
+        raise RuntimeLoadError(f"'{source}': loading it raised {type(error).__name__}: {error}") from error
+
+
+def _signature(call: Callable[..., Any], source: str) -> inspect.Signature:
+    try:
+        return inspect.signature(call)
+    except (TypeError, ValueError):
+        raise RuntimeLoadError(f"'{source}' tells no parameters: wrap it in a Python function") from None
+
+
+def _hints(call: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(call)
+    except Exception:
+        # A name that exists for the type checker only; the raw annotations still tell what they can.
+        return {}

@@ -1,0 +1,48 @@
+"""The door through which runtimes come: entry points of the group ``semaforo.runtimes``, the built-in ones too."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from semaforo.errors import RuntimeLoadError, nearest
+from semaforo.runtime.base import Runtime
+
+GROUP = "semaforo.runtimes"
+
+BUILT_IN = {
+    "onnx": "semaforo.runtime.onnx:OnnxRuntime",
+    "python": "semaforo.runtime.python:PythonRuntime",
+    "openai": "semaforo.runtime.openai:OpenAIRuntime",
+}
+"""What the package's own metadata declares, for a source tree that was never installed."""
+
+
+def runtimes() -> dict[str, EntryPoint]:
+    """Return every runtime that is installed, by name; nothing is imported."""
+    found = {name: EntryPoint(name, value, GROUP) for name, value in BUILT_IN.items()}
+    found.update({point.name: point for point in entry_points(group=GROUP)})
+    return found
+
+
+def runtime(name: str) -> Runtime:
+    """Import the runtime of this name.
+
+    Raises:
+        RuntimeLoadError: No such runtime, or it cannot be imported here.
+    """
+    known = runtimes()
+    point = known.get(name)
+    if point is None:
+        raise RuntimeLoadError(
+            f"no runtime is named '{name}'.{nearest(name, known)} Installed: {', '.join(sorted(known))}"
+        )
+    module, _, attribute = point.value.partition(":")
+    try:
+        cls = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RuntimeLoadError(
+            f"the runtime '{name}' ({point.value}) cannot be imported here: {error}"
+        ) from error
+    loaded: Runtime = cls()
+    return loaded

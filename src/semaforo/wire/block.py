@@ -1,0 +1,100 @@
+"""Members that can run as one batch, side by side in memory.
+
+Rules this module keeps:
+
+1. Members share a block only where names, dtypes, row shapes, parameters and wanted outputs are equal.
+2. The order of members is never changed: blocks follow each other as their members do.
+3. One member is never copied; several are copied once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from semaforo.errors import SemaforoError
+from semaforo.wire.payload import Array, Tensors
+
+
+class Block(msgspec.Struct):
+    """Equal members, concatenated.
+
+    Attributes:
+        columns: Name → array ``(rows of all members, …)``.
+        counts: Rows of each member, in order.
+        parameters: The parameters that every member has.
+        outputs: The outputs that every member wants; empty = all.
+    """
+
+    columns: dict[str, Array]
+    counts: list[int]
+    parameters: dict[str, Any] = {}
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows of all members."""
+        return sum(self.counts)
+
+
+Outcome = Block | SemaforoError
+"""What became of one block (its output columns), or of one member (its error)."""
+
+
+def _alike(first: Tensors, other: Tensors) -> bool:
+    a, b = first.arrays, other.arrays
+    if len(a) != len(b) or first.parameters != other.parameters or first.outputs != other.outputs:
+        return False
+    for name, array in a.items():
+        match = b.get(name)
+        if match is None or match.dtype != array.dtype or match.shape[1:] != array.shape[1:]:
+            return False
+    return True
+
+
+def group(members: Sequence[Tensors]) -> list[list[Tensors]]:
+    """Cut members into runs of neighbours that can share a block."""
+    groups: list[list[Tensors]] = []
+    for member in members:
+        if groups and _alike(groups[-1][0], member):
+            groups[-1].append(member)
+        else:
+            groups.append([member])
+    return groups
+
+
+def join(members: Sequence[Tensors]) -> Block:
+    """Make one block of members that are alike, see `group`."""
+    first = members[0]
+    if len(members) == 1:
+        return Block(first.arrays, [first.rows], first.parameters, first.outputs)
+    columns = {name: np.concatenate([m.arrays[name] for m in members]) for name in first.arrays}
+    return Block(columns, [m.rows for m in members], first.parameters, first.outputs)
+
+
+def members_of(block: Block) -> list[Block]:
+    """Split a block into blocks of one member each (views, no copy)."""
+    if len(block.counts) == 1:
+        return [block]
+    parts: list[Block] = []
+    start = 0
+    for count in block.counts:
+        end = start + count
+        columns = {name: array[start:end] for name, array in block.columns.items()}
+        parts.append(Block(columns, [count], block.parameters, block.outputs))
+        start = end
+    return parts
+
+
+def expand(outcomes: Sequence[Outcome]) -> list[Tensors | SemaforoError]:
+    """Turn outcomes into one result per member, in order (views, no copy)."""
+    results: list[Tensors | SemaforoError] = []
+    for outcome in outcomes:
+        if isinstance(outcome, SemaforoError):
+            results.append(outcome)
+        else:
+            results.extend(Tensors(part.columns) for part in members_of(outcome))
+    return results
