@@ -190,15 +190,15 @@ class Door:
                 )
                 continue
             considered.append(Considered(choice.id, "", "", score, predicted, choice.quality, cost, is_free))
-            if is_free:
-                if choice.open:
-                    if score > best_score:
-                        best, best_score = choice, score
-                elif score > reserve_score:
-                    reserve, reserve_score = choice, score
-            elif choice.open or wait is None:
-                if predicted < wait_s or (wait is not None and choice.open and not wait.open):
+            if not is_free:
+                # An open variant is worth waiting for even where a reserve one would be free sooner.
+                if wait is None or (choice.open, -predicted) > (wait.open, -wait_s):
                     wait, wait_s = choice, predicted
+            elif choice.open:
+                if score > best_score:
+                    best, best_score = choice, score
+            elif score > reserve_score:
+                reserve, reserve_score = choice, score
         if best is None and reserve is not None:
             patience = self._patience(slack)
             if wait is None or not wait.open or wait_s - placer.service_s(wait, job) > patience:
@@ -251,7 +251,8 @@ class Door:
             if victim is None:
                 self._turn_away(
                     job, plan, considered, now, out, "shed" if job.attempts else "refused",
-                    f"the queue of '{job.task}' is full ({plan.task.max_queue_rows} rows) with work of its own class or above",
+                    f"the queue of '{job.task}' is full ({plan.task.max_queue_rows} rows) with work of its own "
+                    "class or above",
                     self._queued_s(job, plan, now),
                 )  # fmt: skip
                 return

@@ -200,11 +200,12 @@ class Controller:
     def _retire_one_outdated(self, variant: str, now: float) -> None:
         template = self.state.catalog.templates.get(variant)
         for name, managed in self.state.replicas.items():
-            if managed.spec.variant == variant and managed.state is ReplicaState.READY:
-                if template is not None and not _same(managed.spec, template):
-                    managed.state, managed.since = ReplicaState.DRAINING, now
-                    self._stop_now.append(name)
-                    return
+            if managed.spec.variant != variant or managed.state is not ReplicaState.READY:
+                continue
+            if template is not None and not _same(managed.spec, template):
+                managed.state, managed.since = ReplicaState.DRAINING, now
+                self._stop_now.append(name)
+                return
 
     def _reconcile(self, now: float) -> list[ControllerEffect]:
         state = self.state

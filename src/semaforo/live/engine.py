@@ -21,7 +21,7 @@ from typing import Any
 from semaforo.catalog.state import Catalog
 from semaforo.core.controller import Controller
 from semaforo.core.dispatcher import Dispatcher
-from semaforo.core.effects import Cancel, Decided, DispatcherEffect, Drained, Ejected, Finish, Release, Run
+from semaforo.core.effects import Cancel, Decided, Drained, Ejected, Finish, Release, Run
 from semaforo.core.events import (
     Arrived,
     BatchDone,

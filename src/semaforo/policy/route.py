@@ -36,13 +36,13 @@ class Weights(msgspec.Struct, frozen=True):
 def weights_of(prefer: Preference) -> Weights:
     """Turn a preference into weights; the goals leave a trace of the others to break ties."""
     if prefer.goal == "cost":
-        q, l, c = 0.0, 0.05, 1.0
+        quality, latency, cost = 0.0, 0.05, 1.0
     elif prefer.goal == "quality":
-        q, l, c = 1.0, 0.01, 0.01
+        quality, latency, cost = 1.0, 0.01, 0.01
     else:
-        q, l, c = prefer.quality, prefer.latency, prefer.cost
-    total = (q + l + c) or 1.0
-    return Weights(q / total, l / total, c / total)
+        quality, latency, cost = prefer.quality, prefer.latency, prefer.cost
+    total = (quality + latency + cost) or 1.0
+    return Weights(quality / total, latency / total, cost / total)
 
 
 def predicted_tokens(request: Request, usual_output: float) -> float:
