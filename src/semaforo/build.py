@@ -9,7 +9,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from semaforo.repository import ModelFolder, measured, natural, verify
 
 if TYPE_CHECKING:
     from semaforo.live.engine import Engine
+    from semaforo.live.handle import Handle, Sink
     from semaforo.server.settings import ServerSettings
 
 _DEFAULT = "default"
@@ -253,14 +254,20 @@ def _plain(spec: TensorSpec) -> dict[str, Any]:
     return plain
 
 
+def handles() -> Callable[[ReplicaSpec, Sink], Handle]:
+    """Return the factory of what hosts replicas: inline, in threads, in processes, or remote."""
+    from semaforo.live.handles import handle_for
+
+    return handle_for
+
+
 def engine_for(journal: Path | None = None, ring: int = 4096) -> Engine:
     """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``."""
     from semaforo.live.engine import Engine
-    from semaforo.live.handles import handle_for
 
     if journal is not None:
         journal.parent.mkdir(parents=True, exist_ok=True)
-    return Engine(handle_for, journal=journal, explain_ring=ring)
+    return Engine(handles(), journal=journal, explain_ring=ring)
 
 
 def server_settings(

@@ -98,7 +98,7 @@ class Fleet:
         **named: Any,
     ) -> FleetAnswer:
         """Answer one request; see `AsyncFleet.infer`."""
-        asked = {
+        asked: dict[str, Any] = {
             "inputs": inputs, "version": version, "variant": variant, "deadline": deadline,
             "min_quality": min_quality, "max_cost": max_cost, "priority": priority, "privacy": privacy,
             "tenant": tenant, "parameters": parameters,

@@ -86,8 +86,8 @@ def model(
                 profile=BatchProfile(0.001, 0.001), max_rows=max_batch,
             ),
             ReplicaSpec(
-                "", identity, "python", _source(function, title, isolation), isolation=isolation, max_rows=max_batch,
-                options=dict(options or {}), task=task,
+                "", identity, "python", _source(function, title, isolation), isolation=isolation,
+                max_rows=max_batch, options=dict(options or {}), task=task,
                 inputs=tuple(msgspec.to_builtins(spec) for spec in taken),
                 outputs=tuple(msgspec.to_builtins(spec) for spec in given),
             ),
@@ -144,10 +144,11 @@ def _show(task: TaskType) -> str:
 
 def _source(function: Callable[..., Any], title: str, isolation: str) -> str:
     if isolation == "process":
-        if "<" in function.__qualname__ or function.__module__ == "__main__":
+        inner = "<" in function.__qualname__
+        if inner or function.__module__ == "__main__":
+            where = "inside another function" if inner else "in the main program"
             raise ConfigError(
-                f"model {title}: another process cannot import a function of {function.__module__}"
-                f"{' made inside another function' if '<' in function.__qualname__ else ''}: move it into a module, "
+                f"model {title} is made {where}, where another process cannot import it: move it into a module, "
                 "or leave isolation at 'thread'"
             )
         return f"{function.__module__}:{function.__qualname__}"

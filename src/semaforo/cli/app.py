@@ -1,0 +1,112 @@
+"""All commands, by name. What a command needs is imported when it runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semaforo.cli.options import DEFAULT_URL, ApiKey, FleetPath, Url
+
+app = typer.Typer(
+    name="semaforo",
+    help="One endpoint for a fleet of models: it decides which model, variant and replica answers each "
+    "request, and says why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(epilog="Example: semaforo serve fleet.yaml --http-port 8090")
+def serve(
+    fleet: FleetPath = Path("fleet.yaml"),
+    host: Annotated[str | None, typer.Option(help="Address to bind, instead of the file's.")] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(help="Port for HTTP, instead of the file's; 0 = a free one.", min=0, max=65535),
+    ] = None,
+    grpc_port: Annotated[int | None, typer.Option(hidden=True)] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+) -> None:
+    """Serve a fleet until Ctrl-C."""
+    from semaforo.cli.serve import run
+
+    run(fleet, host, http_port, grpc_port, log_level)
+
+
+@app.command(epilog="Example: semaforo check fleet.yaml")
+def check(
+    fleet: FleetPath = Path("fleet.yaml"),
+    upstreams: Annotated[bool, typer.Option(help="Whether models behind a url are asked too.")] = True,
+) -> None:
+    """Load and validate everything that a fleet file names, and list all problems."""
+    from semaforo.cli.check import run
+
+    run(fleet, upstreams)
+
+
+@app.command(
+    epilog="Examples: semaforo infer digits --data '{\"image\": [0, 0, 5, …]}' --min-quality 0.95 · "
+    "semaforo infer digits --data @rows.json --fleet fleet.yaml · semaforo infer chat --text 'Hello'"
+)
+def infer(
+    target: Annotated[str, typer.Argument(help="A task, a model or an alias.", show_default=False)],
+    data: Annotated[str, typer.Option(help="Inputs by name as JSON, or @FILE, or - for stdin.")] = "",
+    text: Annotated[str, typer.Option(help="What to say to a chat.")] = "",
+    url: Url = DEFAULT_URL,
+    fleet: Annotated[
+        Path | None, typer.Option(help="Run this fleet file here instead of asking a server.")
+    ] = None,
+    key: ApiKey = "",
+    deadline: Annotated[str | None, typer.Option(help="Time the answer is of use within, as 20ms.")] = None,
+    min_quality: Annotated[float, typer.Option(help="Least quality, 0 to 1.")] = 0.0,
+    max_cost: Annotated[float | None, typer.Option(help="Most US dollars.")] = None,
+    priority: Annotated[str, typer.Option(help="critical, high, normal or low.")] = "normal",
+    privacy: Annotated[str, typer.Option(help="Class of the data: public, internal or site.")] = "public",
+    tenant: Annotated[str, typer.Option(help="On whose behalf.")] = "",
+    version: Annotated[str, typer.Option(help="Pinned version.")] = "",
+    why: Annotated[bool, typer.Option("--why", help="Say why on stderr.")] = False,
+) -> None:
+    """Ask a server, or a fleet file without a server, for one answer."""
+    from semaforo.api.contract import contract_of
+    from semaforo.cli.infer import Question, run
+
+    contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+    run(Question(target, version, data, text, contract, why), url, key, fleet)
+
+
+@app.command(epilog="Example: semaforo explain 7f3a")
+def explain(
+    request: Annotated[
+        str,
+        typer.Argument(metavar="[ID]", help="Id of a request, or a beginning; the latest where left out."),
+    ] = "",
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+) -> None:
+    """Say why a request went where it went: what was considered, ruled out, scored and picked."""
+    from semaforo.cli.explain import run
+
+    run(request, url, key)
+
+
+@app.command(epilog="Example: semaforo replay journal.bin")
+def replay(
+    journal: Annotated[Path, typer.Argument(metavar="FILE", help="A journal.", show_default=False)],
+) -> None:
+    """Replay a journal and compare every decision; exit code 1 at the first difference."""
+    from semaforo.cli.replay import run
+
+    run(journal)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from semaforo import __version__
+
+    typer.echo(__version__)

@@ -1,0 +1,107 @@
+"""``semaforo check``: everything is loaded as `serve` would load it, and then let go."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from semaforo.build import Blueprint, blueprint, handles
+from semaforo.config import Problem
+from semaforo.entities import BatchProfile, ReplicaSpec
+from semaforo.entities.units import show_duration
+from semaforo.errors import SemaforoError
+from semaforo.live.handle import Started
+from semaforo.observe.explain import short
+
+_KEYED = re.compile(r"((?:adapter|options)(?:\.[\w-]+)*): (.*)", re.DOTALL)
+
+
+class _Nobody:
+    """Hears nothing: replicas that are only loaded run no batch."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+def run(fleet: Path, upstreams: bool) -> None:
+    """Load every variant once, print what was found, and list all problems.
+
+    Raises:
+        FleetFileError: What is wrong, all of it.
+    """
+    plan = blueprint(fleet)
+    console = Console()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = runner.run(_load_all(plan, upstreams))
+    console.print(_tasks(plan))
+    console.print(_variants(plan, found))
+    problems = [_problem(plan, spec, error) for spec, error in found if isinstance(error, SemaforoError)]
+    if problems:
+        raise plan.file.error(problems)
+    loaded = sum(isinstance(result, Started) for _, result in found)
+    skipped = len(found) - loaded
+    console.print(f"{fleet} is good: {loaded} variants load" + (f", {skipped} not asked" if skipped else ""))
+
+
+async def _load_all(
+    plan: Blueprint, upstreams: bool
+) -> list[tuple[ReplicaSpec, Started | SemaforoError | None]]:
+    found: list[tuple[ReplicaSpec, Started | SemaforoError | None]] = []
+    for identity, template in plan.catalog.templates.items():
+        if template.source.startswith(("http://", "https://")) and not upstreams:
+            found.append((template, None))
+            continue
+        spec = msgspec.structs.replace(template, id=f"check-{identity.replace('/', '-')}")
+        handle = handles()(spec, _Nobody())
+        try:
+            found.append((spec, await handle.start()))
+        except SemaforoError as error:
+            found.append((spec, error))
+        finally:
+            await handle.stop(2.0)
+    return found
+
+
+def _problem(plan: Blueprint, spec: ReplicaSpec, error: SemaforoError) -> Problem:
+    model, _, variant = spec.variant.split("/")
+    keyed = _KEYED.fullmatch(error.message)
+    if keyed:
+        return plan.file.problem(("models", model, *keyed[1].split(".")), keyed[2])
+    below = ("variants", variant) if plan.file.settings.models[model].variants else ()
+    return plan.file.problem(("models", model, *below), error.message)
+
+
+def _tasks(plan: Blueprint) -> Table:
+    table = Table("task", "takes", "gives", "models", box=box.SIMPLE_HEAD, title_justify="left")
+    for task in plan.catalog.tasks.values():
+        models = dict.fromkeys(v.model for v in plan.catalog.variants.values() if v.task == task.name)
+        takes = ", ".join(map(str, task.inputs)) or "messages"
+        gives = ", ".join(map(str, task.outputs)) or "messages"
+        table.add_row(task.name, takes, gives, ", ".join(models))
+    return table
+
+
+def _variants(plan: Blueprint, found: list[tuple[ReplicaSpec, Started | SemaforoError | None]]) -> Table:
+    table = Table(
+        "variant", "version", "quality", "runs", "1 row", "16 rows", "memory", "", box=box.SIMPLE_HEAD
+    )
+    for spec, result in found:
+        variant = plan.catalog.variants[spec.variant]
+        quality = "not measured" if variant.quality is None else f"{variant.quality:.3g}"
+        cells = [short(variant.id), variant.version, quality]
+        if isinstance(result, Started):
+            profile = result.profile if isinstance(result.profile, BatchProfile) else None
+            times = [show_duration(profile.seconds(rows)) if profile else "–" for rows in (1, 16)]
+            memory = f"{result.memory_bytes / 1e6:.1f} MB" if result.memory_bytes else "–"
+            table.add_row(*cells, f"{result.isolation} on {spec.device}", *times, memory, "loads")
+        else:
+            table.add_row(*cells, "–", "–", "–", "–", "[red]does not load" if result else "not asked")
+    return table

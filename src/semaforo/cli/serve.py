@@ -1,0 +1,63 @@
+"""``semaforo serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+
+from semaforo.build import Blueprint, blueprint, engine_for, server_settings
+from semaforo.errors import ConfigError, NotReady, nearest
+from semaforo.server.run import serve
+from semaforo.server.settings import ServerSettings
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def run(fleet: Path, host: str | None, http_port: int | None, grpc_port: int | None, log_level: str) -> None:
+    """Serve a fleet file until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: The file, an option or the address is wrong.
+        NotReady: Not one model could be loaded.
+    """
+    if log_level not in _LEVELS:
+        raise ConfigError(
+            f"--log-level '{log_level}' is none of {', '.join(_LEVELS)}.{nearest(log_level, _LEVELS)}"
+        )
+    if grpc_port is not None:
+        raise ConfigError("--grpc-port: this version speaks HTTP only. Leave the option out")
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    plan = blueprint(fleet)
+    settings = server_settings(plan, host=host, http_port=http_port)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(plan, settings))
+
+
+async def _serve(plan: Blueprint, settings: ServerSettings) -> None:
+    console = Console(stderr=True, highlight=False)
+    engine = engine_for(plan.journal, plan.ring)
+    variants = len(plan.catalog.variants)
+    try:
+        with console.status(f"Loading {variants} variants of {len(plan.catalog.models())} models"):
+            await engine.start(plan.catalog)
+        replicas = engine.replicas()
+        failed = [status for status in replicas if status.state != "ready"]
+        for status in failed:
+            reason = status.last_error or status.state
+            console.print(f"not in service: {status.id}: {reason}", style="yellow", markup=False)
+        if replicas and len(failed) == len(replicas):
+            raise NotReady("no model could be loaded; `semaforo check` says more")
+        ready = len(replicas) - len(failed)
+
+        def announce(url: str) -> None:
+            tasks = ", ".join(plan.catalog.tasks)
+            print(f"semaforo serves {tasks} with {ready} replicas at {url} · Ctrl-C stops", flush=True)
+
+        await serve(engine, settings, ready=announce)
+    except BaseException:
+        await engine.stop(0.1)
+        raise
