@@ -1,6 +1,6 @@
 """A small server of OpenAI's chat protocol whose words come from a bigram model, with faults on request.
 
-It runs under uvicorn on a port of its own, in a thread. A fault in `Upstream.faults` is spent on the next chat.
+It runs under uvicorn on a port of its own, in a thread. Each of `Upstream.faults` is spent on one chat.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 from zlib import crc32
 
@@ -37,7 +38,7 @@ class Bigrams:
     def __init__(self, text: str) -> None:
         words = text.split()
         self.follows: dict[str, list[str]] = {}
-        for one, two in zip(words, words[1:], strict=False):
+        for one, two in pairwise(words):
             self.follows.setdefault(one, []).append(two)
 
     def write(self, prompt: str, most: int) -> Iterator[str]:
@@ -120,6 +121,15 @@ class Upstream:
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(10)
         assert not self._thread.is_alive()
+
+    def forget(self) -> None:
+        """Be as if just started, for the next test."""
+        self.wait(lambda: not self.running)
+        self.word_s, self.plain, self.limit, self._window = 0.0, False, 0, (0.0, 0)
+        self.cancelled = self.refused = 0
+        self.faults.clear()
+        self.seen.clear()
+        self.connections.clear()
 
     def wait(self, condition: Callable[[], bool], seconds: float = 5.0) -> None:
         """Wait until something is so."""

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from semaforo.features import chat_affinity, chat_needs, chat_tokens, text_tokens
 
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from semaforo.wire.completion import ChunkWriter, Completion, merge_delta
 from semaforo.wire.payload import ChatChunk
 from semaforo.wire.sse import SseDecoder

@@ -3,11 +3,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from semaforo.entities import Priority
 from semaforo.errors import Expired, Forbidden, InvalidRequest, NotFound, Refused, Unauthenticated
 from semaforo.wire.openai import InvalidField, error_object, parse_chat, retry_headers
 
 HI = [{"role": "user", "content": "hi"}]
+
+
+def said(*messages: Any) -> dict[str, Any]:
+    return {"model": "chat", "messages": list(messages)}
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -59,15 +68,15 @@ def test_messages_that_are_allowed(message: dict[str, Any]) -> None:
         ({"messages": HI}, "model", "give the name"),
         ({"model": 3, "messages": HI}, "model", "give the name"),
         ({"model": "m"}, "messages", "at least one"),
-        ({"model": "m", "messages": []}, "messages", "at least one"),
-        ({"model": "m", "messages": ["hi"]}, "messages[0]", "object"),
-        ({"model": "m", "messages": [*HI, {"role": "usr", "content": "x"}]}, "messages[1].role", "Did you mean 'user'?"),
-        ({"model": "m", "messages": [{"role": [], "content": "x"}]}, "messages[0].role", "none of"),
-        ({"model": "m", "messages": [{"role": "user"}]}, "messages[0].content", "not nothing"),
-        ({"model": "m", "messages": [{"role": "user", "content": 3}]}, "messages[0].content", "not 3"),
-        ({"model": "m", "messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]", "'type'"),
-        ({"model": "m", "messages": [{"role": "user", "content": [{"type": []}]}]}, "messages[0].content[0]", "'type'"),
-        ({"model": "m", "messages": [{"role": "assistant", "tool_calls": 3}]}, "messages[0].tool_calls", "a list"),
+        (said(), "messages", "at least one"),
+        (said("hi"), "messages[0]", "object"),
+        (said(user("x"), {"role": "usr", "content": "x"}), "messages[1].role", "Did you mean 'user'?"),
+        (said({"role": [], "content": "x"}), "messages[0].role", "none of"),
+        (said({"role": "user"}), "messages[0].content", "not nothing"),
+        (said(user(3)), "messages[0].content", "not 3"),
+        (said(user(["x"])), "messages[0].content[0]", "'type'"),
+        (said(user([{"type": []}])), "messages[0].content[0]", "'type'"),
+        (said({"role": "assistant", "tool_calls": 3}), "messages[0].tool_calls", "a list"),
         (chat(stream="yes"), "stream", 'not "yes"'),
         (chat(stream_options={}), "stream_options", "only where 'stream' is true"),
         (chat(stream=True, stream_options={"include_usage": 1}), "stream_options.include_usage", "true or false"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 from email.utils import formatdate
 
 import pytest
+
 from semaforo.wire.ratelimit import RateLimits, parse_limits, parse_reset, parse_retry_after
 
 NOW = 1_700_000_000.0

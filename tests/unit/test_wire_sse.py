@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from semaforo.errors import ProtocolError
 from semaforo.wire.sse import SseDecoder, SseEvent, encode
 
@@ -50,10 +51,12 @@ def test_the_end_gives_the_event_that_lacks_its_empty_line() -> None:
 
 @pytest.mark.parametrize("line", [b"x" * 60, b"data: " + b"x" * 20 + b"\n"])
 def test_an_event_without_end_is_refused(line: bytes) -> None:
-    decoder = SseDecoder(max_event_bytes=100)
-    with pytest.raises(ProtocolError, match="longer than 100 bytes"):
+    def feed_on(decoder: SseDecoder) -> None:
         for _ in range(20):
             decoder.feed(line)
+
+    with pytest.raises(ProtocolError, match="longer than 100 bytes"):
+        feed_on(SseDecoder(max_event_bytes=100))
 
 
 @settings(max_examples=200, deadline=None)

@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from semaforo.errors import RuntimeLoadError, nearest
+from semaforo.runtime.options import read_options
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?")
@@ -69,20 +70,13 @@ def parse_options(source: str, options: Mapping[str, Any]) -> Options:
     Raises:
         RuntimeLoadError: Which option is wrong, and how.
     """
-    known = Options.__struct_fields__
-    for name in options:
-        if name not in known:
-            raise RuntimeLoadError(
-                f"options.{name}: unknown option of the runtime 'openai'.{nearest(name, known)} "
-                f"It takes {', '.join(known)}"
-            )
     given = {"url": source, **options}
     if not given.get("model"):
         raise RuntimeLoadError("options.model: give the name of the model at the upstream")
-    try:
-        parsed = msgspec.convert(given, Options)
-    except msgspec.ValidationError as error:
-        raise RuntimeLoadError(f"options of the runtime 'openai': {error}") from None
+    # Before the general check, which shows the value that has the wrong type.
+    if not isinstance(given.get("key", ""), str):
+        raise RuntimeLoadError("options.key: must be a text; write it in quotes")
+    parsed = read_options("openai", given, Options)
     _check_url(parsed.url)
     # Checked here, because the HTTP library quotes a bad value, and so the key, in its own error.
     if parsed.key and not _HEADER_VALUE.fullmatch(parsed.key):
