@@ -26,6 +26,7 @@ from semaforo.errors import InvalidRequest, NotFound
 from semaforo.observe.explain import Explanation, render
 from semaforo.server.http import HttpRequest, Response, Route, json_response
 from semaforo.server.inference import Inference
+from semaforo.server.shown import shown
 from semaforo.server.v2 import V2
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Admin:
         catalog = self._engine.catalog
         replicas: dict[str, list[Any]] = {}
         for replica in self._engine.replicas():
-            replicas.setdefault(replica.variant, []).append(msgspec.to_builtins(replica))
+            replicas.setdefault(replica.variant, []).append(shown(replica))
         models: dict[str, dict[str, Any]] = {}
         for variant in catalog.variants.values():
             model = models.setdefault(
@@ -87,7 +88,7 @@ class Admin:
             version.append(self._variant(variant) | {"replicas": replicas.get(variant.id, [])})
         return json_response(
             {
-                "tasks": [msgspec.to_builtins(task) for task in catalog.tasks.values()],
+                "tasks": [shown(task) for task in catalog.tasks.values()],
                 "aliases": catalog.aliases,
                 "models": [
                     model
@@ -153,7 +154,7 @@ class Admin:
                 asked.session,
             )
         )
-        return json_response(msgspec.to_builtins(decided))
+        return json_response(shown(decided))
 
     async def scale(self, request: HttpRequest) -> Response:
         """Set the number of a variant's replicas."""
@@ -164,7 +165,7 @@ class Admin:
         if isinstance(replicas, bool) or not isinstance(replicas, int) or not 0 <= replicas <= _MOST_REPLICAS:
             raise InvalidRequest(f'the body is {{"replicas": n}} with n from 0 to {_MOST_REPLICAS}')
         await self._engine.scale(variant, replicas)
-        found = [msgspec.to_builtins(r) for r in self._engine.replicas() if r.variant == variant]
+        found = [shown(r) for r in self._engine.replicas() if r.variant == variant]
         return json_response({"variant": variant, "replicas": found})
 
     async def drain(self, request: HttpRequest) -> Response:
@@ -177,13 +178,12 @@ class Admin:
         catalog = self._engine.catalog
         template = catalog.templates.get(variant.id)
         scaling = catalog.scaling.get(variant.id)
-        shown: dict[str, Any] = msgspec.to_builtins(variant)
-        shown["profile"] = msgspec.to_builtins(variant.profile)
+        about: dict[str, Any] = shown(variant)
         if template is not None:
-            shown |= {"runtime": template.runtime, "device": template.device, "isolation": template.isolation}
+            about |= {"runtime": template.runtime, "device": template.device, "isolation": template.isolation}
         if scaling is not None:
             shown["scaling"] = {"least": scaling.least, "most": scaling.most}
-        return shown
+        return about
 
 
 def routes(engine: Engine, inference: Inference, v2: V2) -> list[Route]:
@@ -209,8 +209,8 @@ def routes(engine: Engine, inference: Inference, v2: V2) -> list[Route]:
 
 
 def _explained(explanation: Explanation) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(explanation)
-    return {"id": explanation.request.id, **shown}
+    about: dict[str, Any] = shown(explanation)
+    return {"id": explanation.request.id, **about}
 
 
 def _check_shape(shape: str) -> None:

@@ -39,8 +39,8 @@ from semaforo.server.settings import ServerSettings
 
 logger = logging.getLogger("semaforo.server")
 
-ErrorForm = Callable[[SemaforoError], HttpResponse]
-"""Writes an error in the form of one protocol."""
+ErrorForm = Callable[[SemaforoError, str], HttpResponse]
+"""Writes an error, with the request's id, in the form of one protocol."""
 
 _WORTH_COMPRESSING = 1024
 _IN_THREAD = 65_536
@@ -48,9 +48,10 @@ _LINGER_S = 2.0
 _LINGER_BYTES = 16_000_000
 
 
-def v2_error(error: SemaforoError) -> HttpResponse:
+def v2_error(error: SemaforoError, request_id: str) -> HttpResponse:
     """Return V2's error, ``{"error": "…"}``: what every route but OpenAI's answers with."""
-    return HttpResponse(wire_status(error), error_headers(error), msgspec.json.encode({"error": str(error)}))
+    headers = (*error_headers(error), (b"semaforo-request-id", request_id.encode()))
+    return HttpResponse(wire_status(error), headers, msgspec.json.encode({"error": str(error)}))
 
 
 def wire_status(error: SemaforoError) -> int:
@@ -133,9 +134,7 @@ class App:
         for prefix, candidate in self._error_forms:
             if request.path.startswith(prefix):
                 form = candidate
-        response = form(error)
-        response.headers = (*response.headers, (b"semaforo-request-id", request.id.encode()))
-        return response
+        return form(error, request.id)
 
     async def _send(self, request: HttpRequest, response: HttpResponse, send: Send) -> None:
         body = response.body

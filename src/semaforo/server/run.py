@@ -15,16 +15,15 @@ import errno
 import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from semaforo.errors import ConfigError
-from semaforo.server.app import App, ErrorForm
+from semaforo.server.app import App
 from semaforo.server.front import make_app
-from semaforo.server.http import Route
 from semaforo.server.protocol import protocol_for
 from semaforo.server.settings import ServerSettings
 
@@ -123,8 +122,6 @@ async def serve(
     settings: ServerSettings,
     *,
     ready: Callable[[str], None],
-    routes: Sequence[Route] = (),
-    error_forms: Sequence[tuple[str, ErrorForm]] = (),
 ) -> None:
     """Serve a started engine until SIGINT or SIGTERM, then stop it.
 
@@ -132,13 +129,11 @@ async def serve(
         engine: A started engine; it is stopped at the end, whatever happens.
         settings: Where and within which limits.
         ready: Called with the url once requests are taken.
-        routes: Routes of further protocols.
-        error_forms: Prefix of paths → form of their errors.
 
     Raises:
         ConfigError: The address is taken, may not be used, or is open to others without any keys.
     """
-    server = HttpServer(make_app(engine, settings, routes=routes, error_forms=error_forms), settings)
+    server = HttpServer(make_app(engine, settings), settings)
     try:
         await server.start()
         with _on_signal(server.end):
