@@ -1,0 +1,1 @@
+"""Benchmarks: each ``python -m benchmarks.NAME [--quick] [--json FILE] [--keep]`` prints one table of figures."""
