@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +24,31 @@ from semaforo.core.dispatcher import Dispatcher
 from semaforo.core.effects import Cancel, Decided, Drained, Ejected, Finish, Release, Run
 from semaforo.core.events import (
     Arrived,
-    BatchDone,
     BatchFailed,
-    Busy,
     Cancelled,
     ControllerEvent,
     DispatcherEvent,
     DrainReplica,
-    FirstChunk,
     FleetChanged,
-    Limits,
     LoadVariant,
-    Progress,
-    Report,
     Scale,
     Tick,
     UnloadVariant,
 )
 from semaforo.entities import ReplicaSpec, Request
-from semaforo.errors import NotFound, NotReady, SemaforoError, nearest
+from semaforo.errors import NotFound, NotReady, nearest
 from semaforo.live.answer import Answer
 from semaforo.live.crew import Crew, ReplicaStatus
 from semaforo.live.handle import Handle, Sink
+from semaforo.live.inbox import Inbox
 from semaforo.live.journal import JournalWriter
 from semaforo.live.load import LoadMeter
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.metrics import Metrics
-from semaforo.wire.payload import ChatChunk, Payload, Tensors
+from semaforo.wire.payload import Payload
 
 log = logging.getLogger("semaforo.engine")
-PROGRESS_S = 0.05
 
 
 class Engine:
@@ -82,10 +76,8 @@ class Engine:
         self._factory = handles
         self._payloads: dict[str, Payload] = {}
         self._waiters: dict[str, Callable[[Answer], None]] = {}
-        self._streams: dict[str, Stream] = {}
-        self._stream_of: dict[int, str] = {}
-        self._progress: dict[int, list[float]] = {}
-        self._results: dict[str, Tensors] = {}
+        self._inbox = Inbox(self._dispatcher.state, self._tell, self._lost)
+        self._streams = self._inbox.streams
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(4)
         self._timer: asyncio.TimerHandle | None = None
@@ -114,7 +106,7 @@ class Engine:
         """
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
-        self._crew = Crew(self._factory, self, self._tell, self._control)
+        self._crew = Crew(self._factory, self._inbox, self._tell, self._control)
         if self._journal_path is not None:
             self._journal = JournalWriter(self._journal_path, self._dispatcher, self._controller)
             self._flush_later()
@@ -341,7 +333,7 @@ class Engine:
         payloads = self._payloads
         members = [payloads[m] for m in effect.members]
         if len(members) == 1 and effect.members[0] in self._streams:
-            self._stream_of[effect.batch] = effect.members[0]
+            self._inbox.expect_stream(effect.batch, effect.members[0])
         handle = self._crew.handles.get(effect.replica)
         if handle is None:
             # Lost between the decision and now: the dispatcher hears of it next.
@@ -352,7 +344,7 @@ class Engine:
 
     def _finish(self, effect: Finish) -> None:
         rid = effect.request
-        answer = Answer(effect, self._results.pop(rid, None))
+        answer = Answer(effect, self._inbox.results.pop(rid, None))
         if effect.variant:
             answer.model, answer.version, answer.variant = effect.variant.split("/", 2)
         waiter = self._waiters.pop(rid, None)
@@ -372,66 +364,5 @@ class Engine:
         if handle is not None:
             handle.cancel(effect.batch)
 
-    # --- what handles report (`Sink`) ------------------------------------------------------------------
-
-    def batch_done(self, batch: int, results: Sequence[Tensors | SemaforoError], service_s: float) -> None:
-        """See `Sink`."""
-        running = self._dispatcher.state.batches.get(batch)
-        if running is None:
-            return
-        failed: list[tuple[str, str, str]] = []
-        for member, result in zip(running.members, results, strict=True):
-            if isinstance(result, Tensors):
-                if member in self._waiters:
-                    self._results[member] = result
-            else:
-                failed.append((member, result.code, result.message))
-        self._tell(BatchDone(batch, service_s, failed=tuple(failed)))
-
-    def chunk(self, batch: int, chunk: ChatChunk) -> None:
-        """See `Sink`."""
-        stream = self._streams.get(self._stream_of.get(batch, ""))
-        running = self._dispatcher.state.batches.get(batch)
-        if stream is None or running is None:
-            return
-        progress = self._progress.get(batch)
-        now = self._clock()
-        if progress is None:
-            progress = self._progress[batch] = [now, 0.0]
-            stream.variant, stream.replica = running.variant, running.replica
-            self._tell(FirstChunk(batch))
-        progress[1] += chunk.tokens
-        if now - progress[0] >= PROGRESS_S:
-            progress[0] = now
-            self._tell(Progress(batch, int(progress[1])))
-        stream.put(chunk)
-
-    def stream_done(self, batch: int, service_s: float, prompt_tokens: int, output_tokens: int) -> None:
-        """See `Sink`."""
-        self._forget_stream(batch)
-        self._tell(BatchDone(batch, service_s, prompt_tokens, output_tokens))
-
-    def batch_failed(self, event: BatchFailed) -> None:
-        """See `Sink`."""
-        self._forget_stream(event.batch)
-        self._tell(event)
-
-    def busy(self, batch: int, retry_after_s: float) -> None:
-        """See `Sink`."""
-        self._forget_stream(batch)
-        self._tell(Busy(batch, retry_after_s))
-
-    def report(self, event: Report | Limits) -> None:
-        """See `Sink`."""
-        self._tell(event)
-
-    def lost(self, replica: str, reason: str) -> None:
-        """See `Sink`."""
-        for batch, running in list(self._dispatcher.state.batches.items()):
-            if running.replica == replica:
-                self._forget_stream(batch)
+    def _lost(self, replica: str, reason: str) -> None:
         self._crew.lost(replica, reason)
-
-    def _forget_stream(self, batch: int) -> None:
-        self._stream_of.pop(batch, None)
-        self._progress.pop(batch, None)
