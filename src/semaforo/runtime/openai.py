@@ -38,11 +38,13 @@ class OpenAIModel:
     """One model behind an OpenAI-compatible url.
 
     Attributes:
+        slots: Requests it is sent at once.
         on_limits: Called with what a response says of the upstream's limits, named as the fields of
             `semaforo.core.events.Limits`; only where it says anything.
     """
 
     def __init__(self, options: Options) -> None:
+        self.slots = options.slots
         self._options = options
         self._tls = httpx.create_ssl_context()
         self._client: httpx.AsyncClient | None = None

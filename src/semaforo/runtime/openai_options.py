@@ -31,6 +31,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check: Whether loading asks ``/models`` first.
         stream: Whether the upstream is asked to stream; false for one that cannot.
         include_usage: Whether a stream is asked for its usage; false for one that does not know the option.
+        slots: Requests at once.
     """
 
     url: str
@@ -42,6 +43,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     check: bool = True
     stream: bool = True
     include_usage: bool = True
+    slots: Annotated[int, msgspec.Meta(ge=1)] = 4
 
     def __repr__(self) -> str:
         return f"Options(url={self.url!r}, model={self.model!r}, key={'set' if self.key else 'none'})"

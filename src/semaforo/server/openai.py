@@ -26,7 +26,7 @@ from semaforo.entities import Ref, Request
 from semaforo.errors import InvalidRequest, NotFound, SemaforoError
 from semaforo.features import chat_affinity, chat_needs, chat_tokens
 from semaforo.live.answer import Answer
-from semaforo.server.app import error_headers
+from semaforo.server.app import error_headers, wire_status
 from semaforo.server.http import JSON, SSE, HttpRequest, HttpResponse, Response, Route, StreamResponse
 from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.inference import Inference
@@ -68,25 +68,6 @@ class ChatCompletions:
 
     async def create(self, request: HttpRequest) -> Response:
         """``POST /v1/chat/completions``."""
-        try:
-            return await self._create(request)
-        except SemaforoError as error:
-            return error_response(error, request.id)
-
-    async def models(self, request: HttpRequest) -> Response:
-        """``GET /v1/models``."""
-        names = chat_names(self._engine.catalog)
-        return _json(model_list(model_object(name, self._since_s) for name in names))
-
-    async def model(self, request: HttpRequest) -> Response:
-        """``GET /v1/models/{model}``."""
-        name = request.params["model"]
-        names = chat_names(self._engine.catalog)
-        if name not in names:
-            return error_response(UnknownModel(name, names), request.id)
-        return _json(model_object(name, self._since_s))
-
-    async def _create(self, request: HttpRequest) -> Response:
         body = await request.body()
         try:
             call = parse_chat(msgspec.json.decode(body))
@@ -120,6 +101,19 @@ class ChatCompletions:
             digest,
             lambda: self._whole(request, work, call, hear=False),
         )
+
+    async def models(self, request: HttpRequest) -> Response:
+        """``GET /v1/models``."""
+        names = chat_names(self._engine.catalog)
+        return _json(model_list(model_object(name, self._since_s) for name in names))
+
+    async def model(self, request: HttpRequest) -> Response:
+        """``GET /v1/models/{model}``."""
+        name = request.params["model"]
+        names = chat_names(self._engine.catalog)
+        if name not in names:
+            raise UnknownModel(name, names)
+        return _json(model_object(name, self._since_s))
 
     async def _whole(
         self, request: HttpRequest, work: Request, call: ChatCall, *, hear: bool = True
@@ -162,18 +156,11 @@ def routes(engine: Engine, inference: Inference, kept: KeptAnswers) -> list[Rout
     ]
 
 
-def error_body(error: SemaforoError) -> bytes:
-    """Return an error's body in OpenAI's form."""
-    return msgspec.json.encode(error_object(error))
-
-
 def error_response(error: SemaforoError, request_id: str) -> HttpResponse:
-    """Return an error with what OpenAI's clients read of its headers."""
-    status = error.status if error.status != 499 else 503
-    headers: dict[bytes, bytes] = dict((JSON, (b"semaforo-request-id", request_id.encode())))
-    headers.update(error_headers(error))
-    headers.update(retry_headers(error))
-    return HttpResponse(status, tuple(headers.items()), error_body(error))
+    """Return an error in OpenAI's form, with the headers that its clients read."""
+    served = (b"semaforo-request-id", request_id.encode("ascii"))
+    headers = (*error_headers(error), *retry_headers(error), served)
+    return HttpResponse(wire_status(error), headers, msgspec.json.encode(error_object(error)))
 
 
 def chat_names(catalog: Catalog) -> list[str]:
@@ -228,7 +215,7 @@ async def _events(stream: Stream, writer: ChunkWriter) -> AsyncIterator[bytes]:
                 yield text
         yield writer.end()
     except SemaforoError as error:
-        yield encode(error_body(error))
+        yield encode(msgspec.json.encode(error_object(error)))
     finally:
         stream.close()
 

@@ -118,11 +118,10 @@ def error_object(error: SemaforoError) -> dict[str, Any]:
 
 
 def retry_headers(error: SemaforoError) -> list[tuple[bytes, bytes]]:
-    """Return the headers that tell OpenAI's clients whether and when to try again."""
+    """Return what tells OpenAI's clients, beside ``Retry-After``, whether and when to try again."""
     if error.retry_after_s is not None:
-        # Whole seconds, rounded up: the header knows no fractions; the clients read the milliseconds first.
-        seconds, milliseconds = -int(-error.retry_after_s // 1), -int(-error.retry_after_s * 1000 // 1)
-        return [(b"retry-after", b"%d" % seconds), (b"retry-after-ms", b"%d" % milliseconds)]
+        # These clients read it before Retry-After, which knows whole seconds only.
+        return [(b"retry-after-ms", b"%d" % max(1, -int(-error.retry_after_s * 1000 // 1)))]
     # These clients repeat every 5xx; a refusal that waiting cannot change would only come again.
     return [(b"x-should-retry", b"false")] if error.code in ("refused", "unsatisfiable") else []
 
