@@ -205,6 +205,8 @@ class _Entry:
         if model.url:
             options = {"model": self._name, **({"key": model.key} if model.key else {}), **options}
         runtime = model.runtime or ("onnx" if model.source else "python" if model.python else "openai")
+        if self._task.kind == "chat" and runtime in ("openai", "python"):
+            options = {"slots": model.stream.slots, **options}
         return ReplicaSpec(
             id="",
             variant=self.id,
