@@ -1,7 +1,8 @@
 """Fleets written in Python: a decorated function is a model, and batches are made for it.
 
 The task's tensors come from the annotations (``list[str]``, ``list[float]``, ``list[int]``, ``list[bool]``,
-``list[bytes]``, one more ``list`` for each further dimension), or are declared as in a fleet file.
+``list[bytes]``, one more ``list`` for each further dimension; without ``list`` the function is called row by row),
+or are declared as in a fleet file.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def model(
 ) -> Callable[[F], F]:
     """Make a function a model that serves a task; the function itself stays as it is.
 
-    The function is called with whole batches: each argument holds the rows of one input.
+    Each argument holds the rows of one input, batches of them, where it is annotated as a list.
 
     Args:
         task: Task it serves; functions of one task take and give the same.
@@ -185,13 +186,13 @@ def _annotated(name: str, hint: Any, title: str) -> TensorSpec:
     while get_origin(inner) in (list, Sequence):
         depth += 1
         inner = get_args(inner)[0]
-    if depth == 0 or inner not in _DTYPES:
+    if inner not in _DTYPES:
         raise ConfigError(
             f"model {title}, '{name}': the annotation {_named(hint)} says no rows of a type; write list[str], "
             f"list[float], list[int] …, or declare it: {'outputs' if name == 'output' else 'inputs'}="
             f"{{'{name}': 'fp32[64]'}}"
         )
-    return TensorSpec(name, _DTYPES[inner], (-1,) * (depth - 1))
+    return TensorSpec(name, _DTYPES[inner], (-1,) * max(depth - 1, 0))
 
 
 def _named(hint: Any) -> str:

@@ -51,7 +51,8 @@ class Reader:
         fields = {field.name: field for field in fields_of(cls)}
         short = getattr(cls, "SHORT", "")
         self.lines[path] = node.line
-        if not isinstance(node.value, dict):
+        shortened = not isinstance(node.value, dict)
+        if shortened:
             if not short or isinstance(node.value, list):
                 self._say(node, path, f"{node.what} stands where a mapping of {_list(fields)} belongs")
                 return None
@@ -64,7 +65,7 @@ class Reader:
             if name not in fields:
                 self._say(child, below, f"unknown key.{nearest(name, fields)}" + _known(name, fields))
                 continue
-            field, child_path = fields[name], path if short and name == short and child is node else below
+            field, child_path = fields[name], path if shortened else below
             self.lines[below] = child.line
             ok, value = self._value(field.type, field.key.form, child, child_path)
             if ok:
@@ -83,7 +84,7 @@ class Reader:
                 return True, form.read(node)
             except (InvalidRequest, ValueError) as error:
                 message = str(error)
-                if not any(hint in message for hint in ("example", "e.g.", "write", "one of", "must")):
+                if not any(hint in message for hint in ("example", "e.g.", "write", "one of", "must", "there are")):
                     message += f". It takes {form.name}, for example {form.example}"
                 self._say(node, path, message)
                 return False, None

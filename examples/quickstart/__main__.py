@@ -1,0 +1,126 @@
+"""The quickstart: trains small models, writes a fleet file, serves it, and shows what is decided and why.
+
+``make run`` runs it; ``python examples/quickstart --once`` stops after the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from settings import FLEET
+from tour import tour
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    """Run the quickstart."""
+    parser = argparse.ArgumentParser(prog="make run", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="stop after the table")
+    parser.add_argument("--http-port", type=int, default=8080, help="port to serve on (default: 8080)")
+    parser.add_argument("--folder", type=Path, default=HERE / "fleet", help="where models and fleet file go")
+    parser.add_argument("--again", action="store_true", help="train again though there are models")
+    given = parser.parse_args()
+    console = Console()
+    quality = prepare(given.folder.resolve(), given.again, console)
+    fleet = given.folder.resolve() / "fleet.yaml"
+    command = [sys.executable, "-m", "semaforo", "serve", str(fleet), "--http-port", str(given.http_port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert server.stdout is not None
+        announced = server.stdout.readline().strip()  # said once requests are taken
+        if not announced:
+            if given.http_port == 8080:
+                console.print("Another port: make run ARGS='--http-port 8090'")
+            return server.wait() or 1
+        url = next(word for word in announced.split() if word.startswith("http"))
+        console.print(f"{announced.split(' · ')[0]}\n")
+        tour(url, fleet.parent, quality, console)
+        if not given.once:
+            hints(url, fleet, console)
+            server.wait()
+    except KeyboardInterrupt:
+        console.print("stopping")
+    except httpx.HTTPError as error:
+        console.print(f"the server broke off: {error}")
+        return 1
+    finally:
+        stop(server)
+    return 0
+
+
+def prepare(folder: Path, again: bool, console: Console) -> dict[str, float]:
+    """Train what is not there yet, write the fleet file, and return the measured qualities."""
+    noted = folder / "measured.json"
+    if again or not noted.exists():
+        from train import train
+
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / "models", ignore_errors=True)
+        begun = time.perf_counter()
+        quality = train(folder)
+        shutil.copy(HERE / "rule.py", folder / "rule.py")
+        noted.write_text(json.dumps(quality, indent=2) + "\n")
+        console.print(f"Trained and measured {len(quality)} variants in {time.perf_counter() - begun:.0f} s")
+    quality = json.loads(noted.read_text())
+    text = FLEET.replace(
+        "RULE_QUALITY", f"{quality['tumour-rule']:.4f}".ljust(35) + "# measured, as the others were"
+    )
+    (folder / "fleet.yaml").write_text(text)
+    console.print(f"Fleet file: {show(folder / 'fleet.yaml')}")
+    return quality
+
+
+NOUGHT = (
+    "0,0,5,13,9,1,0,0, 0,0,13,15,10,15,5,0, 0,3,15,2,0,11,8,0, 0,4,12,0,0,8,8,0, "
+    "0,5,8,0,0,9,8,0, 0,4,11,0,1,12,7,0, 0,2,14,5,10,12,0,0, 0,0,6,13,10,0,0,0"
+)
+
+
+def hints(url: str, fleet: Path, console: Console) -> None:
+    """Say what to try next."""
+    console.print("Try it from another terminal:", style="bold")
+    console.print(
+        f"""  curl {url}/v2/models/digits/infer -H 'semaforo-deadline-ms: 20' -d '{{"inputs": [{{"name": "image", \
+"shape": [1, 64], "datatype": "FP32", "data": [{NOUGHT}]}}]}}'""",
+        soft_wrap=True, markup=False, highlight=False,
+    )  # fmt: skip
+    semaforo = show(Path(sys.executable).with_name("semaforo"))
+    console.print(
+        f"  {semaforo} explain --url {url}      why the last request went where it went", highlight=False
+    )
+    console.print(f"  {semaforo} check {show(fleet)}      what every model is worth", highlight=False)
+    console.print(f"Serving at {url} until Ctrl-C", style="bold")
+
+
+def show(path: Path) -> str:
+    """Write a path as short as it can be from here."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def stop(server: subprocess.Popen[str]) -> None:
+    """Stop the server as Ctrl-C would, and by force if it takes longer than its grace."""
+    if server.poll() is None:
+        server.send_signal(signal.SIGINT)
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
