@@ -155,7 +155,7 @@ class Placer:
         state = self.state
         variant = state.catalog.variants[variant_id]
         fit, speed = book.fit, replica.speed
-        limit = replica.ramp or worthwhile_rows(fit, variant.max_rows)
+        limit = replica.ramp or worthwhile_rows(fit, replica.max_rows or variant.max_rows)
         picked: list[Job] = []
         passed: set[str] = set()
         rows, shape, tightest = 0, "", _INFINITE

@@ -168,7 +168,7 @@ class ReplicaBook(msgspec.Struct):
     """What is known of one replica.
 
     Attributes:
-        variant, device, slots, exclusive, shared: As in `ReplicaView`.
+        variant, device, slots, exclusive, shared, max_rows: As in `ReplicaView`.
         index: Version of its entry in the idle index; an entry with another version is void.
         in_flight, rows, tokens: Batches, rows and predicted tokens it runs.
         speed: Decayed ratio of observed to predicted time; 1 = as predicted.
@@ -186,6 +186,7 @@ class ReplicaBook(msgspec.Struct):
     slots: int
     exclusive: bool
     shared: bool
+    max_rows: int = 0
     index: int = 0
     in_flight: int = 0
     rows: int = 0

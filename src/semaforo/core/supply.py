@@ -46,7 +46,9 @@ class Supply:
         book = state.variants[view.variant]
         if isinstance(profile, BatchProfile) and not book.ready:
             book.fit = fit_from(profile)
-        replica = ReplicaBook(view.variant, view.device, view.slots, view.exclusive, view.shared)
+        replica = ReplicaBook(
+            view.variant, view.device, view.slots, view.exclusive, view.shared, view.max_rows
+        )
         state.replicas[view.id] = replica
         if view.exclusive:
             state.devices.setdefault(view.device, []).append(view.id)

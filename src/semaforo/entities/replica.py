@@ -29,6 +29,7 @@ class ReplicaView(msgspec.Struct, frozen=True, omit_defaults=True):
         slots: Batches (or streams) it takes at once.
         exclusive: Replicas of one device that are exclusive share one turn (an inline replica
             blocks the event loop, so all inline replicas are on the device ``loop``).
+        max_rows: Most rows in one batch on this replica; 0 = as the variant says.
         shared: Other gateways use it too, so its dated reports count beside this gateway's own work.
     """
 
@@ -38,6 +39,7 @@ class ReplicaView(msgspec.Struct, frozen=True, omit_defaults=True):
     slots: int = 1
     exclusive: bool = False
     shared: bool = False
+    max_rows: int = 0
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -109,7 +109,12 @@ class Crew:
             self.started[spec.id] = started
             inline = started.isolation == "inline"
             view = ReplicaView(
-                spec.id, spec.variant, "loop" if inline else spec.device, started.slots, exclusive=inline
+                spec.id,
+                spec.variant,
+                "loop" if inline else spec.device,
+                started.slots,
+                exclusive=inline,
+                max_rows=started.max_rows,
             )
             log.info("replica %s is ready (%s, pid %d)", spec.id, started.isolation, started.pid)
             event = ReplicaReady(view, started.profile)
