@@ -23,6 +23,7 @@ class Started(msgspec.Struct):
         pid: Process that hosts it.
         isolation: ``inline``, ``thread``, ``process`` or ``remote``.
         slots: Batches it takes at once.
+        max_rows: Most rows a batch should have here (an inline batch blocks the loop); 0 = no limit of its own.
     """
 
     profile: Profile | None
@@ -31,6 +32,7 @@ class Started(msgspec.Struct):
     pid: int
     isolation: str
     slots: int = 1
+    max_rows: int = 0
 
 
 class Sink(Protocol):

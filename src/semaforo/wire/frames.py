@@ -34,7 +34,7 @@ _PREFIX = struct.Struct("<2sBBIQ")
 _SCRATCH = 256 * 1024
 _ZEROS = b"\0" * 8
 
-Buffer = bytes | bytearray | memoryview | Array
+Buffer = bytes | memoryview
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):
@@ -257,7 +257,7 @@ def _put_column(name: str, parts: Sequence[Array], buffers: list[Buffer]) -> _Co
             code = little.str
         for part in parts:
             if part.nbytes:
-                buffers.append(part if part.flags.c_contiguous else np.ascontiguousarray(part))
+                buffers.append((part if part.flags.c_contiguous else np.ascontiguousarray(part)).data)
                 size += part.nbytes
     if size % 8:
         buffers.append(_ZEROS[: -size % 8])

@@ -1,0 +1,150 @@
+"""Starting a worker process: its two sockets, its environment, its output and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import semaforo
+
+log = logging.getLogger("semaforo.replica")
+
+_LINE_BYTES = 8192
+_TAIL_LINES = 12
+
+
+class WorkerProcess(asyncio.SubprocessProtocol):
+    """A worker as the loop sees it: what it writes goes to the log, its end is told.
+
+    Args:
+        replica: Id that stands before each of its lines.
+        on_exit: Called once, when it has ended.
+    """
+
+    def __init__(self, replica: str, on_exit: Callable[[], None]) -> None:
+        self._replica = replica
+        self._on_exit = on_exit
+        self._partial: dict[int, bytes] = {}
+        self._transport: asyncio.SubprocessTransport | None = None
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self.exited = asyncio.Event()
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 before it runs."""
+        return (self._transport.get_pid() if self._transport else 0) or 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport (asyncio)."""
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Log whole lines (asyncio)."""
+        lines = (self._partial.pop(fd, b"") + data).split(b"\n")
+        rest = lines.pop()
+        if len(rest) > _LINE_BYTES:
+            lines.append(rest)
+            rest = b""
+        self._partial[fd] = rest
+        for line in lines:
+            self._log(line)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """Log what is left of a line (asyncio)."""
+        self._log(self._partial.pop(fd, b""))
+
+    def process_exited(self) -> None:
+        """Tell its end (asyncio)."""
+        self.exited.set()
+        self._on_exit()
+
+    def how(self) -> str:
+        """Say how it ended, for people."""
+        code = self._transport.get_returncode() if self._transport else None
+        if code is None:
+            return "it closed its sockets"
+        if code < 0:
+            return f"killed by signal {-code}"
+        return f"exited with status {code}"
+
+    def kill(self) -> None:
+        """End it by force; nothing happens where it has ended."""
+        if self._transport is not None and not self.exited.is_set():
+            try:
+                self._transport.kill()
+            except ProcessLookupError:
+                return
+
+    def close(self) -> None:
+        """Close its pipes."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _log(self, line: bytes) -> None:
+        text = line[:_LINE_BYTES].decode(errors="replace").rstrip()
+        if text:
+            self.tail.append(text)
+            log.info("%s: %s", self._replica, text)
+
+
+async def spawn(
+    replica: str, interpreter: str, on_exit: Callable[[], None]
+) -> tuple[WorkerProcess, socket.socket, socket.socket]:
+    """Start a worker and return it with this side's data and control sockets.
+
+    Raises:
+        OSError: The interpreter cannot be started.
+    """
+    loop = asyncio.get_running_loop()
+    data, data_there = socket.socketpair()
+    control, control_there = socket.socketpair()
+    worker = WorkerProcess(replica, on_exit)
+    try:
+        with data_there, control_there:
+            await loop.subprocess_exec(
+                lambda: worker,
+                interpreter or sys.executable, "-m", "semaforo.worker",
+                "--data", str(data_there.fileno()),
+                "--control", str(control_there.fileno()),
+                "--parent", str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(data_there.fileno(), control_there.fileno()),
+                env=_environment(),
+            )  # fmt: skip
+    except BaseException:
+        data.close()
+        control.close()
+        raise
+    data.setblocking(False)
+    control.setblocking(False)
+    return worker, data, control
+
+
+def stopped(pid: int) -> bool:
+    """Tell whether a process was stopped by a signal; False where the machine does not say."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] in "Tt"
+
+
+def _environment() -> dict[str, str]:
+    """Return this environment, with the package's own folder where it is not installed."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    home = Path(semaforo.__file__).resolve().parent.parent
+    # Site-packages of this interpreter would shadow those of another one.
+    if home.name not in ("site-packages", "dist-packages"):
+        known = environment.get("PYTHONPATH", "")
+        if str(home) not in known.split(os.pathsep):
+            environment["PYTHONPATH"] = os.pathsep.join([str(home), known] if known else [str(home)])
+    return environment
