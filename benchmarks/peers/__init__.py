@@ -1,0 +1,1 @@
+"""What Semaforo is compared with, each a server of its own."""
