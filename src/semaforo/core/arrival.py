@@ -28,6 +28,7 @@ from semaforo.policy import route
 from semaforo.policy.admit import predicted_wait
 
 _INFINITE = float("inf")
+_SHORT = 0.1
 
 
 class Door:
@@ -159,6 +160,10 @@ class Door:
         queued = -1.0
         for choice in plan.choices:
             book = choice.book
+            if not book.ready and book.expected_until <= now:
+                detail = "no replica is in service"
+                considered.append(Considered(choice.id, "replicas", detail, quality=choice.quality))
+                continue
             service = placer.service_s(choice, job)
             if service < least:
                 least = service
@@ -168,7 +173,8 @@ class Door:
             else:
                 if queued < 0.0:
                     queued = self._queued_s(job, plan, now)
-                predicted = max(queued, supply.first_free_s(book, now)) + service
+                first = supply.first_free_s(book, now) if book.ready else 0.0
+                predicted = (first if first > queued else queued) + service
             quality = choice.relative_quality
             if job.quality:
                 quality = job.quality.get(choice.id, choice.quality) / (max(job.quality.values()) or 1.0)
@@ -212,27 +218,36 @@ class Door:
     def _queued_s(self, job: Job, plan: Plan, now: float) -> float:
         """Predict the seconds until a job that joins its queue now is begun."""
         supply = self._supply
-        queue = self.state.queues.get(job.task)
-        waiting = float(sum(queue.rows)) if queue else 0.0
+        queue = self._ledger.queue_of(job.task, now)
+        rows = queue.rows
+        waiting = sum(rows)
         first, rate = _INFINITE, 0.0
         for choice in plan.choices:
-            first = min(first, supply.first_free_s(choice.book, now))
-            rate += supply.rate(choice.book, choice.variant, waiting)
-        if queue is None:
-            return first
-        above = 0.0
-        above_rate = 0.0
-        for c in range(job.klass):
-            above += queue.rows[c]
-            above_rate += self._rate_now(queue, c, now)
+            book = choice.book
+            if book.ready:
+                free_in = supply.first_free_s(book, now)
+                if free_in < first:
+                    first = free_in
+                rate += supply.rate(book, choice.variant, waiting)
         if rate <= 0.0:
             # Nothing is ready, something is expected back: wait and see.
             return 0.0
-        ahead = queues.rows_before(queue, job.klass, job.due)
+        everything = first + waiting / rate
+        above = above_rate = 0.0
+        for c in range(job.klass):
+            above += rows[c]
+            above_rate += self._rate_now(queue, c, now)
+        if everything < _SHORT * (job.deadline - now) and not above_rate:
+            # Far from the deadline the order inside the queue makes no difference to the decision.
+            return everything
         return predicted_wait(
-            klass=job.klass, first_free_s=first, rate=rate, rows_above=above, rows_ahead=ahead,
+            klass=job.klass,
+            first_free_s=first,
+            rate=rate,
+            rows_above=above,
+            rows_ahead=queues.rows_before(queue, job.klass, job.due),
             above_rate=above_rate,
-        )  # fmt: skip
+        )
 
     # --- waiting and refusing --------------------------------------------------------------------------
 

@@ -231,12 +231,17 @@ class Supply:
             return end - now if end > now else 0.0
         return 0.0
 
-    def rate(self, book: VariantBook, variant: Variant, waiting_rows: float) -> float:
+    def rate(self, book: VariantBook, variant: Variant, waiting_rows: int) -> float:
         """Predict the rows per second that all replicas of the variant serve together under this backlog."""
         if not book.slots:
             return 0.0
         if book.stream_s:
             return book.slots / book.stream_s
-        rows = min(worthwhile_rows(book.fit, variant.max_rows), max(1, int(waiting_rows / book.slots)))
-        seconds = book.fit.seconds(rows)
+        fit, rows = book.fit, waiting_rows // book.slots
+        if rows > 1:
+            most = worthwhile_rows(fit, variant.max_rows)
+            rows = most if most < rows else rows
+        else:
+            rows = 1
+        seconds = fit.base + fit.row * rows
         return book.slots * rows / seconds if seconds > 0.0 else float("inf")

@@ -86,14 +86,13 @@ class Engine:
         self._flush_timer: asyncio.TimerHandle | None = None
         self._meter: LoadMeter | None = None
         self._act: dict[type, Callable[[Any], None]] = {
+            Decided: self._decided,
             Run: self._run,
             Finish: self._finish,
             Release: self._release,
             Cancel: self._cancel_batch,
             Drained: lambda e: self._crew.drained(e.replica),
-            Ejected: lambda e: log.warning(
-                "replica %s is left alone for %.0f s: %s", e.replica, e.for_s, e.reason
-            ),
+            Ejected: self._ejected,
         }
 
     # --- life ------------------------------------------------------------------------------------------
@@ -154,6 +153,7 @@ class Engine:
         """Serve a request; `on_answer` is called once, on the loop's thread, perhaps before this returns."""
         self._payloads[request.id] = payload
         self._waiters[request.id] = on_answer
+        self.ring.arrived(request)
         self._tell(Arrived(request))
 
     async def infer(self, request: Request, payload: Payload) -> Answer:
@@ -171,6 +171,7 @@ class Engine:
         stream = Stream(request.id, self.cancel)
         self._payloads[request.id] = payload
         self._streams[request.id] = stream
+        self.ring.arrived(request)
         self._tell(Arrived(request))
         return stream
 
@@ -287,8 +288,7 @@ class Engine:
     def _tell(self, event: DispatcherEvent) -> None:
         now = self._clock()
         effects = self._dispatcher.handle(event, now)
-        self.ring.fold(event, effects)
-        self.metrics.fold(event, effects, now)
+        self.metrics.event(event, now)
         if self._journal is not None:
             self._journal.decision(now, event, effects)
         act = self._act
@@ -329,7 +329,16 @@ class Engine:
             self._journal.flush()
             self._flush_timer = self._loop.call_later(1.0, self._flush_later)
 
+    def _decided(self, effect: Decided) -> None:
+        self.ring.decided(effect)
+        self.metrics.decided(effect)
+
+    def _ejected(self, effect: Ejected) -> None:
+        self.metrics.ejected(effect)
+        log.warning("replica %s is left alone for %.0f s: %s", effect.replica, effect.for_s, effect.reason)
+
     def _run(self, effect: Run) -> None:
+        self.metrics.running(effect)
         payloads = self._payloads
         members = [payloads[m] for m in effect.members]
         if len(members) == 1 and effect.members[0] in self._streams:
@@ -344,6 +353,8 @@ class Engine:
 
     def _finish(self, effect: Finish) -> None:
         rid = effect.request
+        self.ring.finished(effect)
+        self.metrics.finished(effect)
         answer = Answer(effect, self._inbox.results.pop(rid, None))
         if effect.variant:
             answer.model, answer.version, answer.variant = effect.variant.split("/", 2)

@@ -30,21 +30,32 @@ class Ring:
 
     def fold(self, event: DispatcherEvent, effects: Sequence[DispatcherEffect]) -> None:
         """Take in one event and its effects; O(1) each."""
-        kept = self._kept
         if isinstance(event, Arrived):
-            request = event.request
-            kept[request.id] = Explanation(request)
-            if len(kept) > self.size:
-                del kept[next(iter(kept))]
+            self.arrived(event.request)
         for effect in effects:
             if isinstance(effect, Decided):
-                found = kept.get(effect.request)
-                if found is not None:
-                    found.decided.append(effect)
+                self.decided(effect)
             elif isinstance(effect, Finish):
-                found = kept.get(effect.request)
-                if found is not None:
-                    found.finish = effect
+                self.finished(effect)
+
+    def arrived(self, request: Request) -> None:
+        """Take in a request."""
+        kept = self._kept
+        kept[request.id] = Explanation(request)
+        if len(kept) > self.size:
+            del kept[next(iter(kept))]
+
+    def decided(self, effect: Decided) -> None:
+        """Take in a decision."""
+        found = self._kept.get(effect.request)
+        if found is not None:
+            found.decided.append(effect)
+
+    def finished(self, effect: Finish) -> None:
+        """Take in a terminal answer."""
+        found = self._kept.get(effect.request)
+        if found is not None:
+            found.finish = effect
 
     def get(self, request_id: str) -> Explanation | None:
         """Return the explanation of a request by its id, or by the only id that begins so."""

@@ -84,7 +84,21 @@ class Metrics:
 
     def fold(self, event: DispatcherEvent, effects: Sequence[DispatcherEffect], now: float) -> None:
         """Take in one event and its effects; O(1) each."""
-        if isinstance(event, Arrived):
+        self.event(event, now)
+        for effect in effects:
+            if isinstance(effect, Finish):
+                self.finished(effect)
+            elif isinstance(effect, Run):
+                self.running(effect)
+            elif isinstance(effect, Decided):
+                self.decided(effect)
+            elif isinstance(effect, Ejected):
+                self.ejected(effect)
+
+    def event(self, event: DispatcherEvent, now: float) -> None:
+        """Take in one event."""
+        kind = type(event)
+        if kind is Arrived:
             self.arrived += 1
         elif isinstance(event, BatchDone):
             self._batch_done(event, now)
@@ -92,18 +106,21 @@ class Metrics:
             known = self._running.pop(event.batch, None)
             if known is not None:
                 self._replica(known[0]).failures += 1
-        for effect in effects:
-            if isinstance(effect, Decided):
-                if effect.replica:
-                    self._variant_of[effect.replica] = effect.pick
-                    if effect.move or effect.reason == "hedge":
-                        self.moves[effect.reason] = self.moves.get(effect.reason, 0) + 1
-            elif isinstance(effect, Run):
-                self._running[effect.batch] = (effect.replica, effect.rows)
-            elif isinstance(effect, Finish):
-                self._finish(effect)
-            elif isinstance(effect, Ejected):
-                self._replica(effect.replica).ejections += 1
+
+    def decided(self, effect: Decided) -> None:
+        """Take in one decision."""
+        if effect.replica:
+            self._variant_of[effect.replica] = effect.pick
+            if effect.move or effect.reason == "hedge":
+                self.moves[effect.reason] = self.moves.get(effect.reason, 0) + 1
+
+    def running(self, effect: Run) -> None:
+        """Take in a batch that begins."""
+        self._running[effect.batch] = (effect.replica, effect.rows)
+
+    def ejected(self, effect: Ejected) -> None:
+        """Take in an ejection."""
+        self._replica(effect.replica).ejections += 1
 
     def _replica(self, replica_id: str) -> ReplicaStats:
         found = self.replicas.get(replica_id)
@@ -137,7 +154,8 @@ class Metrics:
         size.count += 1
         size.seconds += event.service_s
 
-    def _finish(self, effect: Finish) -> None:
+    def finished(self, effect: Finish) -> None:
+        """Take in a terminal answer."""
         self.outcomes[effect.outcome] += 1
         if not effect.variant:
             return
