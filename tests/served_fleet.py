@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from semaforo.catalog.state import Catalog, Scaling
 from semaforo.entities import ReplicaSpec, TaskType, TensorSpec, Variant
 from semaforo.live.engine import Engine
-from semaforo.live.handles import handles
+from semaforo.live.handles import HandleFactory
 from semaforo.server.front import make_app
 from semaforo.server.run import HttpServer
 from semaforo.server.settings import ServerSettings
@@ -185,7 +185,7 @@ def serving(catalog: Catalog, settings: ServerSettings | None = None) -> Iterato
 
     async def serve() -> None:
         ending = asyncio.Event()
-        engine = Engine(handles)
+        engine = Engine(HandleFactory())
         try:
             await engine.start(catalog)
             server = HttpServer(make_app(engine, settings), settings)

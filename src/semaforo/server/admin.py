@@ -182,7 +182,7 @@ class Admin:
         if template is not None:
             about |= {"runtime": template.runtime, "device": template.device, "isolation": template.isolation}
         if scaling is not None:
-            shown["scaling"] = {"least": scaling.least, "most": scaling.most}
+            about["scaling"] = {"least": scaling.least, "most": scaling.most}
         return about
 
 
