@@ -17,6 +17,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
+from typing import cast
 
 import httptools
 import msgspec
@@ -116,8 +117,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self._run.idle(self)
 
     def data_received(self, data: bytes) -> None:
@@ -167,7 +167,10 @@ class _Run:
         self.held = True
         for _ in range(warm):
             self._connect()
+        until = time.monotonic() + LINGER_S
         while len(self.free) < warm:
+            if time.monotonic() > until:
+                raise SystemExit(f"only {len(self.free)} of {warm} connections to port {self.load.port} could be made")
             await asyncio.sleep(0.005)
         self.ended = asyncio.Event()
         self.began = time.monotonic()
