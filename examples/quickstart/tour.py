@@ -11,6 +11,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 class Visit:
@@ -42,26 +43,24 @@ def visits(quality: Mapping[str, float]) -> list[Visit]:
 
 
 def tour(url: str, folder: Path, quality: Mapping[str, float], console: Console) -> int:
-    """Make all visits, print the table, and return how many answers were right or rightly refused."""
+    """Make all visits, print the table, and return how many answers were as they should be."""
     data = np.load(folder / "held-out.npz")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("asked", "under the contract", "answered by", "on replica"):
-        table.add_column(title, overflow="fold")
-    for title in ("predicted", "actual", "cost"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold", ratio=1)
-    right = 0
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
+    table.add_column("asked", ratio=2)
+    table.add_column("decided (score, quality; ✗ = ruled out)", ratio=3)
+    table.add_column("figures", justify="right", no_wrap=True)
+    good = 0
     with httpx.Client(base_url=url, timeout=30) as client:
         for visit in visits(quality):
-            row, good = ask(client, visit, data)
+            row, expected = ask(client, visit, data)
             table.add_row(*row)
-            right += good
+            good += expected
     console.print(table)
-    return right
+    return good
 
 
-def ask(client: httpx.Client, visit: Visit, data: Mapping[str, np.ndarray]) -> tuple[list[str], bool]:
-    """Make one visit; return its row of the table, and whether the answer is what was to be expected."""
+def ask(client: httpx.Client, visit: Visit, data: Mapping[str, np.ndarray]) -> tuple[list[Text], bool]:
+    """Make one visit; return its row of the table, and whether the answer is as it should be."""
     name, truth = ("cells", data["kind"] == 0) if visit.target == "tumour" else ("image", data["digit"])
     rows = data[name][: visit.rows]
     body = {
@@ -70,51 +69,41 @@ def ask(client: httpx.Client, visit: Visit, data: Mapping[str, np.ndarray]) -> t
         ]
     }
     response = client.post(f"/v2/models/{visit.target}/infer", json=body, headers=visit.headers)
-    request = response.headers.get("semaforo-request-id", "")
-    story = client.get(f"/semaforo/v1/decisions/{request}").json()
-    asked = [f"{visit.target}" + (f" × {visit.rows}" if visit.rows > 1 else ""), visit.says]
+    story = client.get(f"/semaforo/v1/decisions/{response.headers['semaforo-request-id']}").json()
+    asked = Text(visit.target, "bold").append(f"\n{visit.says}", "not bold")
+    considered = story["decided"][0].get("considered", [])
     if response.status_code != 200:
-        return [
-            *asked,
-            "[yellow]nobody",
-            "–",
-            "–",
-            "–",
-            "–",
-            response.json()["error"],
-        ], response.status_code < 500 or (response.status_code in (503, 504))
+        said = Text(f"refused: {response.json()['error'].partition(': ')[0]}", "yellow")
+        reasons(said, considered, "")
+        return [asked, said, Text(f"HTTP {response.status_code}")], response.status_code in (422, 503, 504)
     outputs = {output["name"]: output["data"] for output in response.json()["outputs"]}
-    answer = outputs.get("label", outputs.get("malignant"))
-    good = float(np.mean(np.array(answer) == truth[: visit.rows])) >= 0.9
+    answer = np.array(outputs.get("label", outputs.get("malignant")))
     finish = story["finish"]
-    decided = story["decided"][0]
-    considered = decided.get("considered", [])
-    picked = next((c for c in considered if c["variant"] == finish["variant"]), {})
-    return [
-        *asked,
-        f"[green]{short(finish['variant'])}",
-        finish["replica"],
-        milliseconds(picked.get("predicted_s", 0.0)),
-        milliseconds(finish["total_s"]),
-        f"${finish.get('cost', 0.0):.1e}",
-        why(decided, considered, finish["variant"]),
-    ], good
-
-
-def why(decided: Mapping[str, Any], considered: list[dict[str, Any]], winner: str) -> str:
-    """Say in one line why the winner won, and who was ruled out."""
-    scored = sorted((c for c in considered if not c.get("ruled_out")), key=lambda c: -c.get("score", 0.0))
-    scores = ", ".join(
-        f"{short(c['variant'])} {c.get('score', 0.0):.2f}" for c in scored if c["variant"] != winner
+    winner = next((c for c in considered if c["variant"] == finish["variant"]), {})
+    decided = Text(short(finish["variant"]), "bold green").append(
+        f" on {finish['replica']}", "not bold default"
     )
-    best = next((c.get("score", 0.0) for c in scored if c["variant"] == winner), 0.0)
-    parts = [f"{decided.get('reason', '')} {best:.2f}" + (f" before {scores}" if scores else "")]
-    parts += [
-        f"{short(c['variant'])}: {c['ruled_out']} {c.get('detail', '')}"
-        for c in considered
-        if c.get("ruled_out")
+    reasons(decided, considered, finish["variant"])
+    figures = [
+        f"{milliseconds(winner.get('predicted_s', 0.0))} predicted",
+        f"{milliseconds(finish['total_s'])} actual",
+        f"${finish.get('cost', 0.0):.1e} cost",
     ]
-    return "; ".join(parts)
+    expected = np.mean(answer == truth[: visit.rows]) >= 0.9
+    return [asked, decided, Text("\n".join(figures))], bool(expected)
+
+
+def reasons(text: Text, considered: list[dict[str, Any]], winner: str) -> None:
+    """Add a line for each variant that was considered: its score, or what ruled it out."""
+    for c in sorted(considered, key=lambda c: (bool(c.get("ruled_out")), -c.get("score", 0.0))):
+        if c.get("ruled_out"):
+            text.append(
+                f"\n✗ {short(c['variant'])}: {c['ruled_out']} {c.get('detail', '')}", "not bold dim default"
+            )
+        else:
+            mark = "▸" if c["variant"] == winner else " "
+            figures = f"{c.get('score', 0.0):.2f}, quality {c.get('quality', 0.0):.3f}"
+            text.append(f"\n{mark} {short(c['variant'])}: {figures}", "not bold default")
 
 
 def short(variant: str) -> str:

@@ -62,7 +62,7 @@ def outputs_of(result: Tensors, single: bool) -> dict[str, Any]:
 def _rows(spec: TensorSpec, value: Any) -> tuple[Array, bool]:
     array = _texts(spec, value) if spec.dtype == "BYTES" else _numbers(spec, value)
     if array.ndim == len(spec.shape) and spec.accepts(array.shape):
-        return np.ascontiguousarray(array)[np.newaxis], True
+        return np.ascontiguousarray(array[np.newaxis]), True
     if array.ndim == len(spec.shape) + 1 and spec.accepts(array.shape[1:]) and len(array):
         return np.ascontiguousarray(array), False
     raise InvalidRequest(

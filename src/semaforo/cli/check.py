@@ -90,18 +90,20 @@ def _tasks(plan: Blueprint) -> Table:
 
 
 def _variants(plan: Blueprint, found: list[tuple[ReplicaSpec, Started | SemaforoError | None]]) -> Table:
-    table = Table(
-        "variant", "version", "quality", "runs", "1 row", "16 rows", "memory", "", box=box.SIMPLE_HEAD
-    )
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("variant", overflow="fold")
+    for title in ("version", "quality", "runs", "1 row", "16 rows", "memory"):
+        table.add_column(title, no_wrap=True)
     for spec, result in found:
         variant = plan.catalog.variants[spec.variant]
-        quality = "not measured" if variant.quality is None else f"{variant.quality:.3g}"
+        quality = "–" if variant.quality is None else f"{variant.quality:.3g}"
         cells = [short(variant.id), variant.version, quality]
         if isinstance(result, Started):
             profile = result.profile if isinstance(result.profile, BatchProfile) else None
             times = [show_duration(profile.seconds(rows)) if profile else "–" for rows in (1, 16)]
             memory = f"{result.memory_bytes / 1e6:.1f} MB" if result.memory_bytes else "–"
-            table.add_row(*cells, f"{result.isolation} on {spec.device}", *times, memory, "loads")
+            runs = result.isolation if spec.device == "cpu" else f"{result.isolation}, {spec.device}"
+            table.add_row(*cells, runs, *times, memory)
         else:
-            table.add_row(*cells, "–", "–", "–", "–", "[red]does not load" if result else "not asked")
+            table.add_row(*cells, "[red]does not load" if result else "not asked", "–", "–", "–")
     return table

@@ -1,0 +1,158 @@
+"""Writes ``docs/configuration.md`` and ``docs/cli.md`` from the code; ``--check`` fails where they differ."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+import typer
+from typer.testing import CliRunner
+
+from semaforo.cli import app
+from semaforo.config import FleetSettings
+from semaforo.config.reader import Field, fields_of
+
+HERE = Path(__file__).parent
+INTRODUCTION = """\
+# The fleet file
+
+<!-- Written by `make docs` from the settings in src/semaforo/config; change them there. -->
+
+A fleet is one YAML file. Durations carry units (`250us`, `50ms`, `2s`, `5m`, `1h`), sizes too (`512MB`, `1GiB`),
+quality is 0 to 1 in the task's own metric, money is US dollars. `${NAME}` takes a variable of the environment and
+`${NAME:-default}` a default where it is not set; `$${` writes a literal `${`. A key that is not listed here is an
+error that names the nearest one, and all errors of a file are told at once, each with its line:
+
+```
+fleet.yaml:14: models.digits-net.replica: unknown key. Did you mean 'replicas'?
+```
+
+Beside an artefact, `quality.json` may hold what was measured of the files in its folder. It counts where the fleet
+file states no quality, and its digest is verified:
+
+```json
+{"model.onnx": {"quality": 0.97, "metric": "accuracy", "rows": 450, "sha256": "…"}}
+```
+"""
+
+
+def configuration() -> str:
+    """Return the reference of the fleet file."""
+    parts = [INTRODUCTION]
+    for path, cls in sections(FleetSettings, ""):
+        summary = (cls.__doc__ or "").strip().splitlines()[0]
+        parts.append(f"## {f'`{path}`' if path else 'The whole file'}\n\n{summary}\n")
+        parts.append("| key | form | default | meaning |\n| --- | --- | --- | --- |")
+        parts[-1] += "".join(f"\n| {' | '.join(row(field))} |" for field in fields_of(cls)) + "\n"
+    return "\n".join(parts)
+
+
+def sections(cls: type[msgspec.Struct], path: str) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """Return every mapping of the file with its place, the outer before the inner."""
+    yield path, cls
+    for field in fields_of(cls):
+        inner, suffix = nested(field.type)
+        if inner is not None and field.key.form is None:
+            yield from sections(inner, f"{path}.{field.name}{suffix}".lstrip("."))
+
+
+def nested(wanted: Any) -> tuple[type[msgspec.Struct] | None, str]:
+    """Return the settings struct inside a type, and how a path goes on to it."""
+    for option in get_args(wanted):
+        if get_origin(wanted) not in (dict, tuple) and option is not type(None):
+            return nested(option)
+    if get_origin(wanted) is dict:
+        return nested(get_args(wanted)[1])[0], ".NAME"
+    if get_origin(wanted) is tuple:
+        return nested(get_args(wanted)[0])[0], "[]"
+    return (wanted, "") if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct) else (None, "")
+
+
+def row(field: Field) -> tuple[str, str, str, str]:
+    """Return the row of one key."""
+    if field.key.form is not None:
+        form = f"{field.key.form.name}, as `{field.key.form.example}`"
+        if " | " in field.key.form.name:
+            form = field.key.form.name
+    else:
+        inner, suffix = nested(field.type)
+        kinds = {str: "text", bool: "true or false", int: "whole number", float: "number"}
+        origin = get_origin(field.type)
+        if inner is not None:
+            form = {"": "mapping", ".NAME": "mapping of names", "[]": "list of mappings"}[suffix]
+        elif origin is tuple:
+            form = "list of text"
+        else:
+            form = (
+                "mapping"
+                if origin is dict or dict in map(get_origin, get_args(field.type))
+                else kinds[field.type]
+            )
+    return f"`{field.name}`", form.replace("|", "\\|"), default_of(field), field.key.doc
+
+
+def default_of(field: Field) -> str:
+    """Write the default of a key as it would stand in the file."""
+    default = field.default
+    if field.required:
+        return "**required**"
+    if default in (None, "", (), {}) or isinstance(default, msgspec.Struct):
+        return "–"
+    form = field.key.form.name if field.key.form else ""
+    if form == "duration":
+        return f"`{default * 1e3:g}ms`" if default < 1 else f"`{default:g}s`" if default else "`0s`"
+    if form == "size":
+        return (
+            f"`{default // 1000}KB`"
+            if default < 1_000_000 and default % 1000 == 0
+            else f"`{default}B`"
+            if (default < 1_000_000)
+            else f"`{default // 1_000_000}MB`"
+        )
+    if isinstance(default, tuple):
+        if form.startswith("number, or"):
+            return f"`{default[0]}`" if default[0] == default[1] else f"`{default[0]}..{default[1]}`"
+        return f"`[{', '.join(map(str, default))}]`"
+    if isinstance(default, float):
+        return f"`{default:g}`"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def command_line() -> str:
+    """Return the reference of the command line."""
+    names = [""] + [
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    ]
+    parts = [
+        "# The command line\n",
+        "<!-- Written by `make docs` from the commands in src/semaforo/cli; change them there. -->\n",
+        "Exit codes: 0 = done; 1 = it failed, was refused, or a replay differs, and one line on stderr says why;",
+        "2 = the command was not written as it takes it; 130 = stopped by Ctrl-C.\n",
+    ]
+    for name in names:
+        shown = CliRunner().invoke(
+            app, [*name.split(), "--help"], prog_name="semaforo", env={"COLUMNS": "100"}
+        )
+        lines = "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
+        parts.append(f"## semaforo{f' {name}' if name else ''}\n\n```\n{lines}\n```\n")
+    return "\n".join(parts)
+
+
+def main(check: bool = False) -> None:
+    """Write both references, or compare them with what is there."""
+    stale = []
+    for name, text in (("configuration.md", configuration()), ("cli.md", command_line())):
+        path = HERE / name
+        if check and (not path.exists() or path.read_text() != text):
+            stale.append(str(path))
+        elif not check:
+            path.write_text(text)
+    if stale:
+        sys.exit(f"not current: {', '.join(stale)}. Run `make docs`")
+
+
+if __name__ == "__main__":
+    typer.run(main)
