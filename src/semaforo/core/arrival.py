@@ -20,7 +20,7 @@ from semaforo.core.effects import Considered, Decided, DispatcherEffect, Finish,
 from semaforo.core.ledger import MAX_WAIT_S, RETRY_BURST, RETRY_SHARE, Ledger
 from semaforo.core.placing import Placer, why_unsatisfiable
 from semaforo.core.plan import Choice, Plan, Planner
-from semaforo.core.state import Job, Phase, State, TaskQueue, Timer
+from semaforo.core.state import Job, Phase, State, TaskQueue, Timer, new_queue
 from semaforo.core.supply import Supply
 from semaforo.entities import Request
 from semaforo.errors import NotFound
@@ -46,7 +46,7 @@ class Door:
     def arrive(self, request: Request, now: float, out: list[DispatcherEffect]) -> None:
         """Decide on a new request."""
         state = self.state
-        if request.id in state.jobs:
+        if request.id in state.jobs or request.id in state.orphans:
             self._refuse(request, now, out, "conflict", f"request id '{request.id}' is in use")
             return
         try:
@@ -55,7 +55,7 @@ class Door:
             out.append(Decided(request.id, "", reason=error.message))
             self._refuse(request, now, out, error.code, error.message)
             return
-        job = self._job(request, plan, now)
+        job = self._job(request, plan, now, seq=state.next_seq())
         if reason := self._unservable(plan, request, now):  # 1, 2
             out.append(Decided(request.id, job.task, plan.ruled_out, reason=reason[1]))
             self._refuse(request, now, out, *reason)
@@ -93,7 +93,7 @@ class Door:
             NotFound: The target does not exist.
         """
         plan = self._planner.make(request, with_lane=False)
-        job = self._job(request, plan, now)
+        job = self._job(request, plan, now, seq=0)
         if why := self._unservable(plan, request, now):
             return Decided(request.id, job.task, plan.ruled_out, reason=why[1])
         considered, run, wait, _ = self._consider(job, plan, now)
@@ -128,7 +128,7 @@ class Door:
                 reason = "pressure"
             self._placer.start_alone(job, run, considered, reason, now, out)
         elif wait is not None:  # 6
-            self._wait(job, plan, considered, now, out)
+            self._wait(job, plan, considered, now, out, fresh=fresh)
         else:  # 7
             self._too_late(job, plan, considered, now, out, fresh=fresh)
 
@@ -218,7 +218,7 @@ class Door:
     def _queued_s(self, job: Job, plan: Plan, now: float) -> float:
         """Predict the seconds until a job that joins its queue now is begun."""
         supply = self._supply
-        queue = self._ledger.queue_of(job.task, now)
+        queue = self.state.queues.get(job.task) or new_queue(now, RETRY_BURST)
         rows = queue.rows
         waiting = sum(rows)
         first, rate = _INFINITE, 0.0
@@ -258,20 +258,23 @@ class Door:
         considered: tuple[Considered, ...],
         now: float,
         out: list[DispatcherEffect],
+        *,
+        fresh: bool,
     ) -> None:
         queue = self._ledger.queue_of(job.task, now)
         ahead = sum(queue.rows[: job.klass + 1])
-        if sum(queue.rows) + job.rows > plan.task.max_queue_rows:
-            victim = queues.last_of_lowest(queue, job.klass)
-            if victim is None:
-                self._turn_away(
-                    job, plan, considered, now, out, "shed" if job.attempts else "refused",
-                    f"the queue of '{job.task}' is full ({plan.task.max_queue_rows} rows) with work of its own "
-                    "class or above",
-                    self._queued_s(job, plan, now),
-                )  # fmt: skip
-                return
-            self._shed(self.state.jobs[victim], job, now, out)
+        over = sum(queue.rows) + job.rows - plan.task.max_queue_rows
+        if over > sum(queue.rows[job.klass + 1 :]):
+            self._turn_away(
+                job, plan, considered, now, out, "refused" if fresh else "shed",
+                f"the queue of '{job.task}' is full ({plan.task.max_queue_rows} rows) with work of its own "
+                "class or above",
+                self._queued_s(job, plan, now),
+            )  # fmt: skip
+            return
+        while over > 0 and (victim := queues.last_of_lowest(queue, job.klass)) is not None:
+            over -= self.state.jobs[victim].rows
+            self._shed(self.state.jobs[victim], now, out)
         self._count_arrival(queue, job.klass, job.rows, now)
         out.append(Decided(job.request.id, job.task, considered, "", "", "waits", ahead, job.moves))
         lane = self.state.lanes[plan.lane]
@@ -282,7 +285,7 @@ class Door:
             self._ledger.set_timer(now + MAX_WAIT_S, Timer.DEADLINE, job.request.id)
         self._ledger.enqueue(job, lane, now)
 
-    def _shed(self, victim: Job, job: Job, now: float, out: list[DispatcherEffect]) -> None:
+    def _shed(self, victim: Job, now: float, out: list[DispatcherEffect]) -> None:
         self._ledger.dequeue(victim)
         self._ledger.finish(
             victim, "shed", now, out, code="shed", retry_after_s=1.0,
@@ -349,7 +352,7 @@ class Door:
 
     # --- small things ----------------------------------------------------------------------------------
 
-    def _job(self, request: Request, plan: Plan, now: float) -> Job:
+    def _job(self, request: Request, plan: Plan, now: float, *, seq: int) -> Job:
         contract = request.contract
         seconds = contract.deadline_s if contract.deadline_s is not None else plan.task.deadline_s
         deadline = now + seconds if seconds is not None else _INFINITE
@@ -361,7 +364,7 @@ class Door:
             tokens = request.prompt_tokens + route.predicted_tokens(request, usual)
         return Job(
             request=request,
-            seq=self.state.next_seq(),
+            seq=seq,
             arrived=now,
             deadline=deadline,
             due=Ledger.sort_key(now, deadline),

@@ -1,0 +1,568 @@
+"""An independent model of what the dispatcher may do: it sees events, times and effects, and nothing else.
+
+It keeps its own account of requests, batches and replicas, made from the contract between core and driver, and
+raises `Violation` at the first effect (or missing effect) that breaks a rule. It never reads the dispatcher's state.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+from semaforo.catalog.state import Catalog
+from semaforo.core.effects import Cancel, Decided, DispatcherEffect, Drained, Ejected, Finish, Release, Run, Score
+from semaforo.core.events import (
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    Busy,
+    Cancelled,
+    DispatcherEvent,
+    DrainReplica,
+    FirstChunk,
+    FleetChanged,
+    Limits,
+    ReplicaGone,
+    ReplicaReady,
+    Scored,
+    Tick,
+)
+from semaforo.core.outcome import BUSY_PAUSE_S
+from semaforo.entities import ReplicaView, Request, StreamProfile, TaskType, Variant
+from semaforo.entities.tensor import parse_shape_key
+
+EPS = 1e-9
+MAX_WAIT_S = 60.0
+MAX_TRIES = 3
+
+
+class Violation(AssertionError):
+    """The dispatcher broke a rule; `rule` is its name."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
+
+
+def expect(fact: object, rule: str, text: str) -> None:
+    """Raise `Violation` unless `fact` holds."""
+    if not fact:
+        raise Violation(rule, text)
+
+
+@dataclass
+class Asked:
+    """One request, as the model knows it."""
+
+    request: Request
+    task: TaskType
+    arrived: float
+    deadline: float
+    order: int
+    scoring: bool = False
+    waiting_since: float = inf
+    live: set[int] = field(default_factory=set)
+    runs: int = 0
+    failures: int = 0
+    failures_alone: int = 0
+    failed_on: str = ""
+    alone: bool = False
+    started: bool = False
+    final: bool = False
+    outcome: str = ""
+    released: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.request.ref.rows
+
+    @property
+    def waiting(self) -> bool:
+        return not self.outcome and not self.live and not self.scoring
+
+
+@dataclass
+class Standing:
+    """One replica, as the model knows it."""
+
+    view: ReplicaView
+    live: set[int] = field(default_factory=set)
+    away_until: float = 0.0
+    draining: bool = False
+    drained: bool = False
+    returning: bool = False
+
+
+@dataclass
+class Work:
+    """One batch that runs."""
+
+    replica: str
+    variant: str
+    members: tuple[str, ...]
+    rows: int
+    started: float
+    cancelled: bool = False
+
+
+def why_not(catalog: Catalog, variant: Variant, request: Request) -> str:
+    """Return the hard limit that forbids serving a request by a variant, or ""; read from the contract alone."""
+    name = catalog.aliases.get(request.target, request.target)
+    if (variant.task if name in catalog.tasks else variant.model) != name:
+        return "target"
+    if variant.version != (request.version or catalog.in_service.get(variant.model, variant.version)):
+        return "version"
+    if request.variant and variant.name != request.variant:
+        return "variant"
+    contract = request.contract
+    if request.stream != (variant.kind == "chat"):
+        return "modality"
+    if contract.privacy > variant.sees:
+        return "privacy"
+    if contract.min_quality > (-1.0 if variant.quality is None else variant.quality) and contract.min_quality > 0:
+        return "quality"
+    if not set(request.needs) <= set(variant.capabilities):
+        return "capability"
+    if 0 < variant.context < request.prompt_tokens + request.max_tokens:
+        return "context"
+    given = {n: (d, s) for n, d, s in parse_shape_key(request.ref.shape)}
+    for spec in variant.inputs if given else ():
+        if spec.name not in given:
+            if not spec.optional:
+                return "shape"
+        elif given[spec.name][0] != spec.dtype or not spec.accepts(given[spec.name][1]):
+            return "shape"
+    if contract.max_cost is not None and cost_of(variant, request) > contract.max_cost * (1 + EPS):
+        return "cost"
+    return ""
+
+
+def cost_of(variant: Variant, request: Request) -> float:
+    """Return the dollars that a request costs by the catalog's profile; of a stream, without its output."""
+    price, profile = variant.cost, variant.profile
+    tokens = request.prompt_tokens
+    seconds = profile.seconds(tokens, 0) if isinstance(profile, StreamProfile) else profile.seconds(request.ref.rows)
+    return price.second * seconds + price.input_token * tokens + price.request
+
+
+class Model:
+    """Watches one dispatcher.
+
+    Args:
+        exact: Batches take exactly what the catalog's profiles say, so the model can tell what is in time.
+    """
+
+    def __init__(self, *, exact: bool = False) -> None:
+        self.exact = exact
+        self.catalog = Catalog()
+        self.asked: dict[str, Asked] = {}
+        self.replicas: dict[str, Standing] = {}
+        self.work: dict[int, Work] = {}
+        self.outcomes: Counter[str] = Counter()
+        self.arrivals = 0
+        self.conflicts = 0
+        self._last_batch = 0
+        self._order = 0
+
+    # --- what may be asked about the world -------------------------------------------------------------
+
+    def waiting(self) -> list[Asked]:
+        """Return the requests that wait, in order of arrival."""
+        return [a for a in self.asked.values() if a.waiting]
+
+    def open_requests(self) -> list[str]:
+        """Return the ids of requests that have no answer yet."""
+        return [i for i, a in self.asked.items() if not a.outcome]
+
+    def may_serve(self, variant: Variant, asked: Asked) -> bool:
+        """Tell whether the contract allows it."""
+        return not why_not(self.catalog, variant, asked.request)
+
+    def eligible(self, asked: Asked) -> list[Variant]:
+        """Return the variants in the catalog that the contract allows."""
+        return [v for v in self.catalog.variants.values() if self.may_serve(v, asked)]
+
+    def is_open(self, variant: Variant, asked: Asked) -> bool:
+        """Tell whether the operator's preference keeps this variant for ordinary times too."""
+        among = self.eligible(asked)
+        if any(v.cost.metered for v in among):
+            return False
+        best = max(0.5 if v.quality is None else v.quality for v in among)
+        mine = 0.5 if variant.quality is None else variant.quality
+        keep = {"cost": asked.task.prefer.keep_quality, "quality": 0.99, "weights": 0.0}[asked.task.prefer.goal]
+        return mine >= keep * best
+
+    def seconds(self, variant: Variant, rows: int) -> float:
+        """Return the service time of a batch by the catalog's profile."""
+        profile = variant.profile
+        assert not isinstance(profile, StreamProfile)
+        return profile.seconds(rows)
+
+    # --- one event ---------------------------------------------------------------------------------------
+
+    def observe(
+        self, event: DispatcherEvent, now: float, effects: Sequence[DispatcherEffect], wake: float | None
+    ) -> None:
+        """Check what an event has caused; `wake` is when the dispatcher wants a `Tick` next."""
+        ended = self._take_in(event, now)
+        for effect in effects:
+            if isinstance(effect, Run):
+                self._run(effect, now)
+            elif isinstance(effect, Finish):
+                self._finish(effect, event, ended, now)
+            elif isinstance(effect, Release):
+                self._release(effect)
+            elif isinstance(effect, Cancel):
+                self._cancel(effect)
+            elif isinstance(effect, Ejected):
+                expect(effect.replica in self.replicas, "ejected", f"{effect} of an unknown replica")
+                self._away(effect.replica, now + effect.for_s)
+                self.replicas[effect.replica].returning = True
+            elif isinstance(effect, Drained):
+                standing = self.replicas.get(effect.replica)
+                expect(
+                    standing and standing.draining and not standing.live and not standing.drained,
+                    "drained", f"{effect} while {standing}",
+                )  # fmt: skip
+                assert standing is not None
+                standing.drained = True
+            elif isinstance(effect, Score):
+                self.asked[effect.request].scoring = True
+            elif isinstance(effect, Decided):
+                self._decided(effect)
+        for asked in self.asked.values():
+            if not asked.waiting:
+                asked.waiting_since = inf
+            elif asked.waiting_since == inf:
+                asked.waiting_since = now
+        self._after(event, now, wake)
+
+    def _take_in(self, event: DispatcherEvent, now: float) -> Work | None:
+        if isinstance(event, Arrived):
+            self._arrived(event.request, now)
+        elif isinstance(event, BatchDone | BatchFailed | Busy):
+            work = self.work.get(event.batch)
+            if work is not None:
+                self._ended(event.batch, event, now)
+            return work
+        elif isinstance(event, FirstChunk):
+            if event.batch in self.work:
+                for member in self.work[event.batch].members:
+                    self.asked[member].started = True
+        elif isinstance(event, Scored):
+            if event.request in self.asked:
+                self.asked[event.request].scoring = False
+        elif isinstance(event, Tick):
+            for standing in self.replicas.values():
+                if standing.away_until <= now:
+                    standing.away_until = 0.0
+            for asked in self.asked.values():
+                if asked.scoring and now >= min(asked.arrived + asked.task.score_s, asked.deadline):
+                    asked.scoring = False
+        elif isinstance(event, FleetChanged):
+            self.catalog = event.catalog
+        elif isinstance(event, ReplicaReady):
+            self._ready(event, now)
+        elif isinstance(event, ReplicaGone):
+            self._gone(event.replica, now)
+        elif isinstance(event, DrainReplica):
+            if event.replica in self.replicas:
+                self.replicas[event.replica].draining = True
+        elif isinstance(event, Limits) and event.replica in self.replicas:
+            pause = event.retry_after_s
+            if not pause and 0 in (event.requests_left, event.tokens_left):
+                pause = event.reset_s
+            if pause:
+                self._away(event.replica, now + pause)
+        return None
+
+    def _arrived(self, request: Request, now: float) -> None:
+        self.arrivals += 1
+        if request.id in self.asked:
+            self.conflicts += 1
+            return
+        name = self.catalog.aliases.get(request.target, request.target)
+        of_model = [v.task for v in self.catalog.variants.values() if v.model == name]
+        task = self.catalog.tasks.get(name) or self.catalog.tasks.get(of_model[0] if of_model else "")
+        seconds = request.contract.deadline_s
+        if seconds is None and task is not None:
+            seconds = task.deadline_s
+        deadline = inf if seconds is None else now + seconds
+        if request.step is not None and request.step.deadline_at is not None:
+            deadline = min(deadline, request.step.deadline_at)
+        self._order += 1
+        self.asked[request.id] = Asked(request, task or TaskType(name), now, deadline, self._order)
+
+    def _ready(self, event: ReplicaReady, now: float) -> None:
+        view = event.replica
+        if view.variant not in self.catalog.variants:
+            return
+        self._gone(view.id, now)
+        self.replicas[view.id] = Standing(view)
+        if event.profile is not None:
+            # What was measured counts from now on, as the catalog's own profile would.
+            variants = dict(self.catalog.variants)
+            old = variants[view.variant]
+            fields = {f: getattr(old, f) for f in old.__struct_fields__} | {"profile": event.profile}
+            variants[view.variant] = Variant(**fields)
+            fields = {f: getattr(self.catalog, f) for f in self.catalog.__struct_fields__} | {"variants": variants}
+            self.catalog = Catalog(**fields)
+
+    def _gone(self, replica: str, now: float) -> None:
+        standing = self.replicas.get(replica)
+        if standing is not None:
+            for number in sorted(standing.live):
+                self._ended(number, BatchFailed(number, "crash"), now)
+            del self.replicas[replica]
+
+    def _ended(self, number: int, event: BatchDone | BatchFailed | Busy, now: float) -> None:
+        work = self.work.pop(number)
+        standing = self.replicas[work.replica]
+        standing.live.discard(number)
+        if isinstance(event, Busy):
+            self._away(work.replica, now + (event.retry_after_s or BUSY_PAUSE_S))
+        elif isinstance(event, BatchFailed) and event.kind in ("error", "upstream") and event.retry_after_s > 0:
+            if not work.cancelled:
+                self._away(work.replica, now + event.retry_after_s)
+        elif isinstance(event, BatchDone):
+            standing.returning = False
+        for member in work.members:
+            asked = self.asked[member]
+            asked.live.discard(number)
+            if isinstance(event, BatchFailed):
+                asked.failures += 1
+                asked.failed_on = work.replica
+                single = len(work.members) == 1
+                asked.failures_alone += single
+                asked.alone = asked.alone or (not single and (asked.request.idempotent or event.kind == "invalid"))
+                lost = not asked.request.idempotent and event.kind in ("crash", "upstream")
+                asked.final = asked.final or asked.started or lost or (event.kind == "invalid" and single)
+
+    def _away(self, replica: str, until: float) -> None:
+        standing = self.replicas[replica]
+        standing.away_until = max(standing.away_until, until)
+
+    # --- effects -----------------------------------------------------------------------------------------
+
+    def _decided(self, effect: Decided) -> None:
+        if effect.pick and effect.pick in self.catalog.variants and effect.request in self.asked:
+            why = why_not(self.catalog, self.catalog.variants[effect.pick], self.asked[effect.request].request)
+            expect(not why, "contract", f"{effect.request} was given to {effect.pick} in spite of its {why}")
+
+    def _run(self, effect: Run, now: float) -> None:
+        number, name = effect.batch, effect.replica
+        expect(number > self._last_batch, "numbers", f"batch {number} after {self._last_batch}")
+        self._last_batch = number
+        standing = self.replicas.get(name)
+        expect(standing is not None, "replica", f"{effect} on a replica that is not in service")
+        assert standing is not None
+        view = standing.view
+        expect(not standing.draining, "drain", f"{effect} on a draining replica")
+        expect(standing.away_until <= now, "away", f"{effect} on a replica that is away until {standing.away_until}")
+        expect(len(standing.live) < view.slots, "slots", f"{effect} on a replica whose {view.slots} slots are full")
+        if view.exclusive:
+            others = [s for s in self.replicas.values() if s.view.exclusive and s.view.device == view.device]
+            expect(not any(s.live for s in others), "turn", f"{effect} while another has the turn of {view.device}")
+        variant = self.catalog.variants.get(view.variant)
+        expect(variant is not None, "contract", f"{effect} on a variant that is not in the catalog")
+        assert variant is not None
+        members = [self.asked.get(m) for m in effect.members]
+        expect(members and all(members), "members", f"{effect} has members that never arrived")
+        expect(len(set(effect.members)) == len(members), "members", f"{effect} holds a request twice")
+        asked = [m for m in members if m is not None]
+        for one in asked:
+            self._member(one, effect, variant, standing, now)
+        rows = sum(a.rows for a in asked)
+        expect(rows == effect.rows, "rows", f"{effect} holds {rows} rows")
+        expect(rows <= variant.max_rows or len(asked) == 1, "rows", f"{effect} is over {variant.max_rows} rows")
+        expect(len({a.request.ref.shape for a in asked}) == 1, "shape", f"{effect} mixes shapes")
+        if len(asked) > 1:
+            expect(not any(a.alone for a in asked), "alone", f"{effect}: a member's last batch failed")
+            expect(not isinstance(variant.profile, StreamProfile), "rows", f"{effect} holds several streams")
+            expect(not standing.returning, "ramp", f"{effect} on a replica that has just come back")
+        deadline = min(a.deadline for a in asked)
+        told = inf if effect.deadline is None else effect.deadline
+        expect(deadline == told, "deadline", f"{effect} has the deadline {deadline}")
+        expect(now <= deadline, "deadline", f"{effect} begins after a member's deadline")
+        if self.exact and not isinstance(variant.profile, StreamProfile):
+            end = now + self.seconds(variant, rows)
+            expect(end <= deadline + 1e-6, "deadline", f"{effect} would end at {end}")
+        for one in asked:
+            one.live.add(number)
+            one.runs += 1
+            one.scoring = False
+        standing.live.add(number)
+        self.work[number] = Work(name, view.variant, effect.members, rows, now)
+
+    def _member(self, one: Asked, effect: Run, variant: Variant, standing: Standing, now: float) -> None:
+        rid, request = one.request.id, one.request
+        expect(not one.outcome, "twice", f"{effect}: {rid} is already {one.outcome}")
+        why = why_not(self.catalog, variant, request)
+        expect(not why, "contract", f"{effect}: {rid} in spite of its {why}")
+        expect(not one.final, "retry", f"{effect}: {rid} may not be tried again")
+        expect(
+            one.failures_alone < MAX_TRIES and one.failures <= MAX_TRIES,
+            "retry", f"{effect}: {rid} has failed {one.failures} times",
+        )  # fmt: skip
+        if one.live:
+            (first,) = one.live if len(one.live) == 1 else (0,)
+            hedged = first and one.task.hedge > 0 and request.idempotent and not one.started
+            apart = first and self.work[first].replica != standing.view.id
+            expect(hedged and apart and len(effect.members) == 1, "hedge", f"{effect}: {rid} runs in {one.live}")
+
+    def _finish(self, effect: Finish, event: DispatcherEvent, ended: Work | None, now: float) -> None:
+        rid = effect.request
+        if effect.code == "conflict":
+            expect(isinstance(event, Arrived) and event.request.id == rid, "twice", f"{effect} on {event}")
+            self.conflicts -= 1
+            return
+        asked = self.asked.get(rid)
+        expect(asked is not None, "unknown", f"{effect} of a request that never arrived")
+        assert asked is not None
+        expect(not asked.outcome, "twice", f"{effect}, but it is already {asked.outcome}")
+        expect(0.0 <= effect.retry_after_s < inf, "wait", f"{effect} tells no time to wait")
+        asked.outcome = outcome = effect.outcome
+        self.outcomes[outcome] += 1
+        if outcome == "refused":
+            fresh = isinstance(event, Arrived) and event.request.id == rid
+            expect(fresh and not asked.runs, "refused", f"{effect} after it was admitted")
+        elif outcome == "done":
+            ok = isinstance(event, BatchDone) and event.batch == effect.batch and ended is not None
+            expect(ok and ended and rid in ended.members, "done", f"{effect} on {event}")
+            assert ended is not None
+            assert isinstance(event, BatchDone)
+            expect(rid not in {f[0] for f in event.failed}, "done", f"{effect}, but this member failed")
+            expect((effect.variant, effect.replica) == (ended.variant, ended.replica), "done", f"{effect} of {ended}")
+        elif outcome == "cancelled":
+            expect(isinstance(event, Cancelled) and self._under(rid, event.request), "cancelled", f"{effect} on {event}")
+        elif outcome == "shed":
+            expect(isinstance(event, Arrived) or asked.runs, "shed", f"{effect} on {event}")
+            if isinstance(event, Arrived):
+                higher = event.request.contract.priority < asked.request.contract.priority
+                expect(higher, "shed", f"{effect} for work of its own class or below")
+        elif outcome == "expired" and asked.deadline == inf:
+            expect(now - asked.arrived >= MAX_WAIT_S - EPS, "expired", f"{effect} without a deadline")
+        elif outcome == "expired" and asked.live:
+            expect(now >= asked.deadline, "expired", f"{effect} while it runs and is in time")
+        elif outcome == "expired" and self.exact and isinstance(event, Tick | BatchDone):
+            least = min((self.seconds(v, asked.rows) for v in self._served(asked)), default=inf)
+            expect(now + least >= asked.deadline - 1e-6, "expired", f"{effect} at {now}, least {least}")
+        if outcome != "done":
+            expect(effect.code and effect.message, "words", f"{effect} says nothing to the caller")
+
+    def _under(self, rid: str, ancestor: str) -> bool:
+        seen = set()
+        while rid not in seen:
+            if rid == ancestor:
+                return True
+            seen.add(rid)
+            asked = self.asked.get(rid)
+            if asked is None or asked.request.step is None:
+                return False
+            rid = asked.request.step.parent
+        return False
+
+    def _served(self, asked: Asked) -> list[Variant]:
+        in_service = {s.view.variant for s in self.replicas.values() if not s.draining}
+        return [v for v in self.eligible(asked) if v.id in in_service]
+
+    def _release(self, effect: Release) -> None:
+        asked = self.asked.get(effect.request)
+        expect(asked is not None, "release", f"{effect} of a request that never arrived")
+        assert asked is not None
+        expect(asked.outcome, "release", f"{effect} before its answer")
+        expect(not asked.live, "release", f"{effect} while {asked.live} still need it")
+        expect(not asked.released, "release", f"{effect} twice")
+        asked.released = True
+
+    def _cancel(self, effect: Cancel) -> None:
+        work = self.work.get(effect.batch)
+        expect(work is not None and work.replica == effect.replica, "cancel", f"{effect} of work that does not run")
+        assert work is not None
+        expect(not work.cancelled, "cancel", f"{effect} twice")
+        wanted = [m for m in work.members if not self.asked[m].outcome]
+        expect(not wanted, "cancel", f"{effect} although {wanted} want it")
+        work.cancelled = True
+
+    # --- what must hold between events -------------------------------------------------------------------
+
+    def _after(self, event: DispatcherEvent, now: float, wake: float | None) -> None:
+        expect(not self.conflicts, "answers", "an id in use was not refused")
+        if isinstance(event, Cancelled):
+            for rid in self.open_requests():
+                expect(not self._under(rid, event.request), "cancelled", f"{rid} is still alive under {event.request}")
+        for number, work in self.work.items():
+            unwanted = all(self.asked[m].outcome for m in work.members)
+            expect(work.cancelled or not unwanted, "cancel", f"nobody wants batch {number}, and it was not cancelled")
+        rows: Counter[str] = Counter()
+        soonest = inf
+        for rid, asked in self.asked.items():
+            if asked.outcome:
+                expect(asked.released or asked.live, "release", f"{rid} is over and keeps its payload")
+                continue
+            if asked.waiting:
+                rows[asked.task.name] += asked.rows
+                soonest = min(soonest, asked.waiting_since + MAX_WAIT_S)
+                late = now >= asked.waiting_since + MAX_WAIT_S
+                expect(not (isinstance(event, Tick) and late), "lost", f"{rid} waits since {asked.waiting_since}")
+            soonest = min(soonest, asked.deadline)
+            late = isinstance(event, Tick) and now >= asked.deadline
+            expect(not late, "late", f"{rid} has no answer at {now}, its deadline was {asked.deadline}")
+            if asked.final and not asked.live:
+                raise Violation("retry", f"{rid} may not be tried again and has no answer")
+        if soonest < inf:
+            expect(wake is not None and wake <= max(soonest, now) + 1e-6, "wake", f"wakes at {wake}, due {soonest}")
+        for name, count in rows.items():
+            bound = self.catalog.tasks[name].max_queue_rows if name in self.catalog.tasks else inf
+            expect(count <= bound, "bound", f"{count} rows wait for {name}, {bound} may")
+        for name, standing in self.replicas.items():
+            idle = standing.draining and not standing.live
+            expect(standing.drained or not idle, "drained", f"{name} drains, is idle, and was not said to be")
+        self._conserved(now)
+
+    def _conserved(self, now: float) -> None:
+        """No replica with a free slot stands by while a request waits that it could serve in time."""
+        waiting = self.waiting()
+        if not waiting:
+            return
+        for name, standing in self.replicas.items():
+            if not self._available(standing, now):
+                continue
+            variant = self.catalog.variants.get(standing.view.variant)
+            if variant is None or (isinstance(variant.profile, StreamProfile) and variant.profile.tokens):
+                continue
+            for asked in waiting:
+                if not self.may_serve(variant, asked) or not self.is_open(variant, asked):
+                    continue
+                if asked.failed_on == name and self._another(name, standing, now):
+                    continue
+                in_time = asked.deadline == inf
+                if self.exact and not in_time:
+                    in_time = now + self.seconds(variant, asked.rows) < asked.deadline - 1e-6
+                expect(not in_time, "idle", f"{name} stands idle while {asked.request.id} waits")
+
+    def _available(self, standing: Standing, now: float) -> bool:
+        view = standing.view
+        if standing.draining or standing.away_until or len(standing.live) >= view.slots:
+            return False
+        turn = [s for s in self.replicas.values() if s.view.exclusive and s.view.device == view.device]
+        return not (view.exclusive and any(s.live for s in turn))
+
+    def _another(self, name: str, standing: Standing, now: float) -> bool:
+        return any(
+            other != name and s.view.variant == standing.view.variant and not s.draining and not s.away_until
+            for other, s in self.replicas.items()
+        )
+
+    def forget_finished(self) -> None:
+        """Drop requests that are over, so that long runs stay fast."""
+        for rid in [i for i, a in self.asked.items() if a.released]:
+            del self.asked[rid]
+
+    def check_over(self) -> None:
+        """Check that everything that arrived has been answered, and that the sums agree."""
+        expect(not self.open_requests(), "answers", f"never answered: {self.open_requests()[:5]}")
+        unreleased = [i for i, a in self.asked.items() if not a.released]
+        expect(not unreleased, "release", f"never released: {unreleased[:5]}")
