@@ -54,13 +54,22 @@ models:
     python: openai_writer:write
     quality: 0.1
     isolation: thread
+  apart:
+    task: chat
+    python: openai_writer:write
+    quality: 0.1
+    isolation: process
   echo:
     task: digits
     python: openai_writer:same
     isolation: thread
 aliases: {{best: far}}
 """
-WRITER = '''
+WRITER = f'''
+import sys
+
+sys.path.append({str(Path(__file__).parents[1])!r})
+
 from upstream import TEXT, Bigrams
 
 WORDS = Bigrams(TEXT)
@@ -93,10 +102,8 @@ def served(near: Upstream, far: Upstream, tmp_path_factory: pytest.TempPathFacto
     folder: Path = tmp_path_factory.mktemp("fleet")
     (folder / "openai_writer.py").write_text(WRITER)
     (folder / "fleet.yaml").write_text(FLEET.format(near=near.url, far=far.url, key=KEY))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        with serving(blueprint(folder / "fleet.yaml").catalog) as running:
-            yield running
+    with serving(blueprint(folder / "fleet.yaml").catalog) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -205,7 +212,7 @@ def test_tools_go_through_to_a_model_that_has_them(
 
 def test_names_of_models_tasks_aliases_and_auto(client: openai.OpenAI, far: Upstream) -> None:
     names = [model.id for model in client.models.list()]
-    assert set(names) == {"auto", "chat", "near", "far", "writer", "best"}
+    assert set(names) == {"auto", "chat", "near", "far", "writer", "apart", "best"}
     assert client.models.retrieve("best").id == "best"
     for name in ("auto", "chat"):
         assert client.chat.completions.create(model=name, messages=MESSAGES).choices[0].message.content
@@ -215,9 +222,10 @@ def test_names_of_models_tasks_aliases_and_auto(client: openai.OpenAI, far: Upst
         client.models.retrieve("naer")
 
 
+@pytest.mark.parametrize("model", ["writer", "apart"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_python_generator_chats(client: openai.OpenAI, near: Upstream, stream: bool) -> None:
-    reply: Any = client.chat.completions.create(model="writer", messages=MESSAGES, stream=stream)
+def test_a_python_generator_chats(client: openai.OpenAI, near: Upstream, stream: bool, model: str) -> None:
+    reply: Any = client.chat.completions.create(model=model, messages=MESSAGES, stream=stream)
     if stream:
         found = "".join(chunk.choices[0].delta.content or "" for chunk in reply)
     else:
