@@ -329,7 +329,7 @@ def test_a_client_that_gives_up_waiting_frees_the_upstream(
 ) -> None:
     near.faults.append(Fault("hang", 0 if stream else 2))
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.3).chat.completions.create(
+        client.with_options(timeout=0.8).chat.completions.create(
             model="near", messages=MESSAGES, stream=stream
         )
     near.wait(lambda: near.running == 0 and near.cancelled == 1)
