@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from semaforo.errors import Cancelled, NotReady, Refused, SemaforoError
+from semaforo.errors import Cancelled, NotReady, Refused, SemaforoError, TooLarge
 from semaforo.server.compression import choose, compress
 from semaforo.server.http import (
     JSON,
@@ -151,7 +151,7 @@ class App:
                 headers += ((b"content-encoding", encoding), (b"vary", b"accept-encoding"))
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if (b"connection", b"close") in headers:
+        if response.status == TooLarge.status:
             # Closing while the client still sends would take the answer from it (RFC 9112, 9.6).
             await send({"type": "http.response.body", "body": body, "more_body": True})
             await request.drain(_LINGER_S, _LINGER_BYTES)
