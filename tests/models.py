@@ -21,9 +21,9 @@ _KINDS = {np.dtype("float32"): T.FLOAT, np.dtype("uint8"): T.UINT8, np.dtype("in
 
 
 def weights() -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the weights (64, 4) of the classifier; multiples of 1/8 keep every sum exact in fp32."""
+    """Return the weights (64, 4) of the classifier; multiples of 1/1024 keep every sum exact in fp32."""
     rng = np.random.default_rng(7)
-    return (rng.integers(-16, 17, size=(64, 4)) / 8).astype(np.float32)
+    return (rng.integers(-2048, 2049, size=(64, 4)) / 1024).astype(np.float32)
 
 
 def pictures(rows: int, seed: int = 1) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from typing import cast
 
 from semaforo.entities import ReplicaSpec
-from semaforo.errors import ProtocolError, RuntimeLoadError, SemaforoError, error_from
+from semaforo.errors import InvalidRequest, ProtocolError, RuntimeLoadError, SemaforoError, error_from
 from semaforo.live.handle import Sink, Started
 from semaforo.live.spawn import WorkerProcess, spawn, stopped
 from semaforo.live.watch import Watch, WatchedOutbox
 from semaforo.runtime.failure import Failure
 from semaforo.runtime.stream import StreamEnd
-from semaforo.wire.block import group
+from semaforo.wire.block import group, splice
 from semaforo.wire.frames import (
     Busy,
     Cancel,
@@ -78,6 +78,7 @@ class ProcessReplica:
         self._ran = False
         self._pinged = 0
         self._ponged = 0
+        self._unsent: dict[int, dict[int, SemaforoError]] = {}
 
     async def start(self) -> Started:
         """Start the process, load and warm up.
@@ -109,16 +110,10 @@ class ProcessReplica:
         first = members[0]
         self._ran = True
         self._watch.begin(batch, rows, stream=isinstance(first, Chat))
-        try:
-            if isinstance(first, Chat):
-                self._data.send(RunChat(batch, first.body))
-            else:
-                tensors = cast("Sequence[Tensors]", members)
-                groups = [tensors] if len(tensors) == 1 else group(tensors)
-                self._data.send_buffers(encode_run(batch, groups))
-        except (ProtocolError, TypeError, ValueError, OverflowError) as error:
-            failure = Failure("invalid", str(error))
-            self._loop.call_soon(self._outbox.failed, batch, failure)
+        if isinstance(first, Chat):
+            self._send_chat(batch, first)
+        else:
+            self._send_batch(batch, cast("Sequence[Tensors]", members))
         if self._idle:
             self._schedule(idle=False)
 
@@ -145,6 +140,38 @@ class ProcessReplica:
         self._data.close()
         self._control.close()
 
+    def _send_chat(self, batch: int, chat: Chat) -> None:
+        try:
+            self._data.send(RunChat(batch, chat.body))
+        except (TypeError, ValueError, OverflowError) as error:
+            failure = Failure("invalid", f"the request cannot be sent to a worker: {error}")
+            self._loop.call_soon(self._outbox.failed, batch, failure)
+
+    def _send_batch(self, batch: int, members: Sequence[Tensors]) -> None:
+        try:
+            self._data.send_buffers(encode_run(batch, [members] if len(members) == 1 else group(members)))
+        except ProtocolError:
+            self._send_good(batch, members)
+
+    def _send_good(self, batch: int, members: Sequence[Tensors]) -> None:
+        """Send the members that can be sent; the others fail alone, with the batch's end."""
+        good: list[Tensors] = []
+        bad: dict[int, SemaforoError] = {}
+        for place, member in enumerate(members):
+            try:
+                encode_run(batch, [[member]])
+                good.append(member)
+            except ProtocolError as error:
+                bad[place] = InvalidRequest(error.message)
+        if good and len(good) < len(members):
+            self._unsent[batch] = bad
+            self._data.send_buffers(encode_run(batch, group(good)))
+        else:
+            # None is good, or all are and only together too large.
+            refused = InvalidRequest("the batch is too large to be sent to a worker: lower max_batch")
+            errors = [bad.get(place, refused) for place in range(len(members))]
+            self._loop.call_soon(self._outbox.done, batch, errors, 0.0)
+
     def _why(self, error: BaseException) -> BaseException:
         if isinstance(error, SemaforoError):
             return error
@@ -159,13 +186,17 @@ class ProcessReplica:
 
     def _on_data(self, message: Message) -> None:
         if isinstance(message, Done):
-            self._outbox.done(message.batch, message.outcomes, message.service_s)
+            outcomes = message.outcomes
+            if self._unsent:
+                outcomes = splice(outcomes, self._unsent.pop(message.batch, {}))
+            self._outbox.done(message.batch, outcomes, message.service_s)
         elif isinstance(message, Chunk):
             self._outbox.chunk(message.batch, message.chunk)
         elif isinstance(message, StreamDone):
             end = StreamEnd(message.service_s, message.prompt_tokens, message.output_tokens)
             self._outbox.ended(message.batch, end)
         elif isinstance(message, Failed):
+            self._unsent.pop(message.batch, None)
             failure = Failure(message.kind, message.message, message.retry_after_s)
             self._outbox.failed(message.batch, failure)
         elif isinstance(message, Busy):

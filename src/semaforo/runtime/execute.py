@@ -19,7 +19,7 @@ from semaforo.runtime.adapter import Bridge
 from semaforo.runtime.adapter_flow import OutputMismatch
 from semaforo.runtime.base import AsyncModel, Model
 from semaforo.runtime.failure import as_error
-from semaforo.wire.block import Block, Outcome, group, join, members_of
+from semaforo.wire.block import Block, Outcome, group, join, members_of, uneven
 from semaforo.wire.payload import Array, Tensors
 
 Clock = Callable[[], float]
@@ -33,17 +33,23 @@ class _Steps:
         self._batched = batched
         self._clock = clock
 
+    def _begin(self, block: Block, rows: int) -> dict[str, Array]:
+        name = uneven(block.columns, rows)
+        if name:
+            raise InvalidRequest(f"input '{name}' has not as many rows as the first one, {rows}")
+        return self.bridge.inputs(block.columns, rows)
+
     def _finish(self, block: Block, raw: dict[str, Array], rows: int) -> Block:
         columns = self.bridge.outputs(raw, rows)
         if block.outputs:
             columns = _wanted(columns, block.outputs)
-        for name, array in columns.items():
-            if array.ndim == 0 or array.shape[0] != rows:
-                got = array.shape[0] if array.ndim else "no"
-                raise OutputMismatch(
-                    f"the model returned {got} rows in '{name}' for the {rows} it was given: a batched model "
-                    "returns one row for each; set 'batched: false' among its options if it takes one at a time"
-                )
+        name = uneven(columns, rows)
+        if name:
+            got = columns[name].shape[0] if columns[name].ndim else "no"
+            raise OutputMismatch(
+                f"the model returned {got} rows in '{name}' for the {rows} it was given: a batched model "
+                "returns one row for each; set 'batched: false' among its options if it takes one at a time"
+            )
         return Block(columns, block.counts)
 
 
@@ -85,7 +91,7 @@ class Executor(_Steps):
 
     def _once(self, block: Block) -> Block:
         rows = block.rows
-        inputs = self.bridge.inputs(block.columns, rows)
+        inputs = self._begin(block, rows)
         if self._batched:
             raw = self._model.run(inputs, block.parameters)
         else:
@@ -130,7 +136,7 @@ class AsyncExecutor(_Steps):
 
     async def _once(self, block: Block) -> Block:
         rows = block.rows
-        inputs = self.bridge.inputs(block.columns, rows)
+        inputs = self._begin(block, rows)
         if self._batched:
             raw = await self._model.arun(inputs, block.parameters)
         else:

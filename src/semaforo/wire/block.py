@@ -9,7 +9,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -44,6 +44,14 @@ Outcome = Block | SemaforoError
 """What became of one block (its output columns), or of one member (its error)."""
 
 
+def uneven(columns: dict[str, Array], rows: int) -> str:
+    """Name a column that has not this many rows, or return ""."""
+    for name, array in columns.items():
+        if array.ndim == 0 or array.shape[0] != rows:
+            return name
+    return ""
+
+
 def _alike(first: Tensors, other: Tensors) -> bool:
     a, b = first.arrays, other.arrays
     if len(a) != len(b) or first.parameters != other.parameters or first.outputs != other.outputs:
@@ -52,7 +60,8 @@ def _alike(first: Tensors, other: Tensors) -> bool:
         match = b.get(name)
         if match is None or match.dtype != array.dtype or match.shape[1:] != array.shape[1:]:
             return False
-    return True
+    # Concatenated, the rows of a member that has more in one column than in another would shift the rest.
+    return not uneven(b, other.rows) and not uneven(a, first.rows)
 
 
 def group(members: Sequence[Tensors]) -> list[list[Tensors]]:
@@ -87,6 +96,21 @@ def members_of(block: Block) -> list[Block]:
         parts.append(Block(columns, [count], block.parameters, block.outputs))
         start = end
     return parts
+
+
+def splice(outcomes: Sequence[Outcome], errors: Mapping[int, SemaforoError]) -> list[Outcome]:
+    """Put errors of members that never ran among the outcomes of the others.
+
+    Args:
+        outcomes: What became of the members that ran, in order.
+        errors: Place among all members → error.
+    """
+    single: list[Outcome] = []
+    for outcome in outcomes:
+        single += [outcome] if isinstance(outcome, SemaforoError) else members_of(outcome)
+    for place in sorted(errors):
+        single.insert(place, errors[place])
+    return single
 
 
 def expand(outcomes: Sequence[Outcome]) -> list[Tensors | SemaforoError]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from semaforo.entities import Profile, ReplicaSpec, Signature
 from semaforo.errors import ProtocolError, SemaforoError, error_from
-from semaforo.wire.block import Block, Outcome
+from semaforo.wire.block import Block, Outcome, uneven
 from semaforo.wire.payload import Array, ChatChunk, Tensors
 
 VERSION = 1
@@ -279,6 +279,10 @@ def encode_run(batch: int, groups: Sequence[Sequence[Tensors]]) -> list[Buffer]:
     size = 0
     for members in groups:
         first = members[0]
+        for member in members:
+            name = uneven(member.arrays, member.rows)
+            if name:
+                raise ProtocolError(f"tensor '{name}' has not as many rows as the first one, {member.rows}")
         columns = [_put_column(name, [m.arrays[name] for m in members], buffers) for name in first.arrays]
         size += _padded(columns)
         heads.append(_BlockHead(columns, [m.rows for m in members], first.parameters, first.outputs))
