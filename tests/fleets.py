@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from property.model import Model
-
 from semaforo.catalog.state import Catalog, Scaling
 from semaforo.core.dispatcher import Dispatcher
 from semaforo.core.effects import Decided, DispatcherEffect, Finish, Run
-from semaforo.core.events import Arrived, BatchDone, BatchFailed, DispatcherEvent, FleetChanged, ReplicaReady, Tick
+from semaforo.core.events import (
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    DispatcherEvent,
+    FleetChanged,
+    ReplicaReady,
+    Tick,
+)
 from semaforo.entities import (
     BatchProfile,
     Contract,
@@ -51,7 +58,14 @@ def fleet(
     for v in variants:
         known.setdefault(v.task, TaskType(v.task, kind="chat" if v.kind == "chat" else "tensor"))
     templates = {
-        v.id: ReplicaSpec("", v.id, "onnx", f"models/{v.model}", isolation=isolation, device="loop" if isolation == "inline" else "cpu")
+        v.id: ReplicaSpec(
+            "",
+            v.id,
+            "onnx",
+            f"models/{v.model}",
+            isolation=isolation,
+            device="loop" if isolation == "inline" else "cpu",
+        )
         for v in variants
     }
     return Catalog(
@@ -94,13 +108,21 @@ class Rig:
         return effects
 
     def ready(
-        self, name: str, variant_id: str = "", *, profile: Profile | None = None, after: float = 0.0, **fields: Any
+        self,
+        name: str,
+        variant_id: str = "",
+        *,
+        profile: Profile | None = None,
+        after: float = 0.0,
+        **fields: Any,
     ) -> list[DispatcherEffect]:
         """Take a replica into service; without a variant it is that of the only one."""
         variant_id = variant_id or next(iter(self.model.catalog.variants))
         return self.tell(ReplicaReady(ReplicaView(name, variant_id, **fields), profile), after)
 
-    def ask(self, rid: str, target: str = "t", *, after: float = 0.0, **fields: Any) -> list[DispatcherEffect]:
+    def ask(
+        self, rid: str, target: str = "t", *, after: float = 0.0, **fields: Any
+    ) -> list[DispatcherEffect]:
         """Let a request arrive."""
         return self.tell(Arrived(ask(rid, target, **fields)), after)
 
@@ -108,7 +130,9 @@ class Rig:
         """End the batch that a request runs in."""
         return self.tell(BatchDone(self.batch(rid), after, **fields), after)
 
-    def failed(self, rid: str, kind: Any = "error", *, after: float = 0.001, **fields: Any) -> list[DispatcherEffect]:
+    def failed(
+        self, rid: str, kind: Any = "error", *, after: float = 0.001, **fields: Any
+    ) -> list[DispatcherEffect]:
         """Fail the batch that a request runs in."""
         return self.tell(BatchFailed(self.batch(rid), kind, **fields), after)
 

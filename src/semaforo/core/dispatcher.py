@@ -142,19 +142,35 @@ class Dispatcher:
         if variant is None or view.variant not in state.variants:
             return
         if view.id in state.replicas:
-            self._lose(view.id, now, out, expected=False)
+            self._lose(view.id, now, out, expected=True)
+        limited: list[Job] = []
         if event.profile is not None and event.profile != variant.profile:
             variants = dict(state.catalog.variants)
             variants[view.variant] = msgspec.structs.replace(variant, profile=event.profile)
             state.catalog = msgspec.structs.replace(state.catalog, variants=variants)
             self._planner.forget()
+            limited = [
+                j for j in state.jobs.values()
+                if j.phase == Phase.WAITING and j.request.contract.max_cost is not None
+            ]  # fmt: skip
         measured = event.profile if isinstance(event.profile, BatchProfile) else None
         self._supply.ready(view, measured, now)
+        # A cost depends on the profile, so what was within a request's limit may not be any more.
+        for job in limited:
+            self._ledger.dequeue(job)
+            self._door.replace(job, now, out, "profile changed")
         self._placer.fill(view.id, now, out)
 
     def _gone(self, event: ReplicaGone, now: float, out: list[DispatcherEffect]) -> None:
-        if event.replica in self.state.replicas:
-            self._lose(event.replica, now, out, expected=event.reason != "stopped")
+        replica = self.state.replicas.get(event.replica)
+        if replica is None:
+            return
+        expected = event.reason != "stopped" and not replica.draining
+        self._lose(event.replica, now, out, expected=expected)
+        if not expected and not self.state.variants[replica.variant].ready:
+            self._give_up_waiting(now, out)
+        if replica.exclusive:
+            self._placer.fill_turn(replica.device, now, out)
 
     def _lose(self, replica_id: str, now: float, out: list[DispatcherEffect], *, expected: bool) -> None:
         lost = [n for n, b in self.state.batches.items() if b.replica == replica_id]
@@ -237,7 +253,7 @@ class Dispatcher:
     def _deadline(self, job: Job, now: float, out: list[DispatcherEffect]) -> None:
         if job.phase == Phase.WAITING:
             if job.deadline == _INFINITE:
-                if now - job.arrived < MAX_WAIT_S:
+                if now < job.arrived + MAX_WAIT_S:
                     return
                 self._ledger.dequeue(job)
                 text = f"waited {now - job.arrived:.0f} s and no replica came free"

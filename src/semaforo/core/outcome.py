@@ -123,6 +123,9 @@ class Outcomes:
             book.fit.learn(batch.rows, min(elapsed, 4.0 * expected + 0.001))
         if book.ready > 1 and expected > 0.0:
             replica.speed += 0.1 * (min(elapsed / expected, 100.0) - replica.speed)
+        else:
+            # Alone, it is what the fit is made of.
+            replica.speed += 0.1 * (1.0 - replica.speed)
         replica.samples += 1
         replica.failures = 0
         if replica.ramp:
@@ -178,8 +181,6 @@ class Outcomes:
             return
         if replica is not None:
             self._blame(event, batch, replica, now, out)
-            if replica.away_until == 0.0 and not replica.draining:
-                self._supply.offer(batch.replica, replica)
         again: list[Job] = []
         for rid in batch.members:
             job = self.state.jobs.get(rid)
@@ -308,4 +309,4 @@ class Outcomes:
         if not self._placer.free(choice, job) or choice.variant.cost.metered:
             return ""
         replica = self._supply.take(choice.book, choice.id, "", running_on, now)
-        return "" if replica == running_on else replica
+        return replica if replica != running_on and self._placer.suits(choice, job, replica, now) else ""

@@ -69,7 +69,19 @@ class Placer:
         """Tell whether some replica of the variant could take this job now."""
         if not self._supply.has_free(choice.book):
             return False
-        return not choice.stream or self._fits(choice.book.idle[0][2], choice.id, job)
+        return not choice.stream or self._roomy(choice, job) != ""
+
+    def _roomy(self, choice: Choice, job: Job) -> str:
+        # The replica with the most free slots need not be the one that can hold the tokens.
+        for replica_id in self._supply.free_replicas(choice.book):
+            if self._fits(replica_id, choice.id, job):
+                return replica_id
+        return ""
+
+    def suits(self, choice: Choice, job: Job, replica_id: str, now: float) -> bool:
+        """Tell whether a free replica has room for a job and would finish it in time."""
+        end = now + self.service_s(choice, job) * self.state.replicas[replica_id].speed
+        return end <= job.deadline and (not choice.stream or self._fits(replica_id, choice.id, job))
 
     def _fits(self, replica_id: str, variant_id: str, job: Job) -> bool:
         profile = self.state.catalog.variants[variant_id].profile
@@ -88,7 +100,7 @@ class Placer:
         request = job.request
         replica_id = self._supply.take(choice.book, choice.id, request.affinity, job.avoid, now)
         if choice.stream and not self._fits(replica_id, choice.id, job):
-            replica_id = choice.book.idle[0][2]
+            replica_id = self._roomy(choice, job)
         expected = self.service_s(choice, job) * self.state.replicas[replica_id].speed
         out.append(Decided(request.id, job.task, considered, choice.id, replica_id, reason, 0, job.moves))
         self._run((job,), job.rows, replica_id, choice.id, expected, now, out)
@@ -135,8 +147,12 @@ class Placer:
         if len(ring) > 1:
             at = ring.index(replica_id) + 1
             ring[:] = ring[at:] + ring[:at]
-        for other in ring:
-            if replica.device in self.state.turns:
+        self.fill_turn(replica.device, now, out)
+
+    def fill_turn(self, device: str, now: float, out: list[DispatcherEffect]) -> None:
+        """Give the turn of an exclusive device to the first of its replicas that has work."""
+        for other in self.state.devices[device]:
+            if device in self.state.turns:
                 return
             self.fill(other, now, out)
 
@@ -163,6 +179,7 @@ class Placer:
         again = True
         while again and rows < limit and book.lanes:
             again = False
+            before = len(picked)
             lanes = set(book.lanes)
             for entry in queues.in_order(queue, lanes):
                 rid = entry[2]
@@ -198,6 +215,9 @@ class Placer:
                 if len(queue.classes[job.klass].tenants) > 1 or queue.rows[job.klass] != sum(queue.rows):
                     again = True
                     break
+            else:
+                # All that was looked at is in: look further.
+                again = len(picked) - before == queues.LOOK
         return picked
 
     def _eligible(
@@ -211,7 +231,14 @@ class Placer:
     ) -> bool:
         if job.press_at > now and variant_id in reserve:
             return False
-        return not (job.avoid == replica_id and book.ready > 1)
+        return job.avoid != replica_id or not self._others(variant_id, replica_id)
+
+    def _others(self, variant_id: str, replica_id: str) -> bool:
+        return any(
+            r.variant == variant_id and not r.draining and not r.away_until
+            for name, r in self.state.replicas.items()
+            if name != replica_id
+        )
 
     def _gather_stream(
         self, replica_id: str, replica: ReplicaBook, variant_id: str, book: VariantBook, now: float,

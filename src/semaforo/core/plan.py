@@ -69,7 +69,7 @@ class Planner:
             NotFound: The target, version or variant does not exist.
         """
         contract = request.contract
-        if request.stream:
+        if request.stream or request.prompt_tokens or request.max_tokens:
             return self.make(request, with_lane=True)
         key = (
             request.target, request.version, request.variant, contract.min_quality, contract.max_cost,
@@ -79,8 +79,6 @@ class Planner:
         if found is None:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            if len(self.state.lanes) >= _LANES:
-                self.forget_lanes()
             found = self._plans[key] = self.make(request, with_lane=True)
         return found
 
@@ -120,6 +118,8 @@ class Planner:
         key = _lane_key(lane)
         if (known := self._lanes.get(key)) is not None:
             return known
+        if len(state.lanes) >= _LANES:
+            self.forget_lanes()
         lane.id = state.next_seq()
         state.lanes[lane.id] = lane
         self._lanes[key] = lane.id

@@ -87,21 +87,21 @@ def in_order(queue: TaskQueue, lanes: Collection[int]) -> Iterator[Entry]:
             if len(tenant.lanes) == 1:
                 (only,) = tenant.lanes
                 if only in lanes:
-                    yield from tuple(tenant.lanes[only][:_LOOK])
+                    yield from tuple(tenant.lanes[only][:LOOK])
             else:
-                heads = [e for lane, es in tenant.lanes.items() if lane in lanes for e in es[:_LOOK]]
+                heads = [e for lane, es in tenant.lanes.items() if lane in lanes for e in es[:LOOK]]
                 heads.sort()
                 yield from heads
 
 
-_LOOK = 64
+LOOK = 64
 """How far into one tenant's lane a replica looks for work it can do in time."""
 
 
 def rows_before(queue: TaskQueue, klass: int, due: float) -> float:
     """Estimate the waiting rows of a class that are due before `due`; O(lanes · log n)."""
     total = queue.rows[klass]
-    if not total or len(queue.classes[klass].tenants) > _LOOK:
+    if not total or len(queue.classes[klass].tenants) > LOOK:
         return float(total)
     before = count = 0
     for tenant in queue.classes[klass].tenants.values():

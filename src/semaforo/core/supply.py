@@ -3,7 +3,8 @@
 Rules this module keeps:
 
 1. A replica stands in its variant's idle index exactly while it may take work: ready, not draining, not away,
-   with a free slot. Entries carry a version; one that is out of date is void and dropped when it surfaces.
+   with a free slot. Entries carry a version; one that is out of date is void and dropped when it surfaces. One
+   whose device has given its turn to another is dropped as it surfaces, and put back when the turn is over.
 2. The index is ordered by predicted finish; a choice looks at eight candidates at most.
 3. Exclusive replicas of one device share one turn: only one of them runs at a time.
 """
@@ -72,7 +73,7 @@ class Supply:
         if replica.exclusive:
             state.devices[replica.device].remove(replica_id)
             if state.turns.get(replica.device) == replica_id:
-                del state.turns[replica.device]
+                self._pass_turn(replica.device)
         return replica
 
     def drain(self, replica_id: str) -> None:
@@ -86,8 +87,8 @@ class Supply:
             book.slots -= replica.slots
 
     def send_away(self, replica_id: str, replica: ReplicaBook, until: float, *, ejected: bool) -> None:
-        """Keep a replica out of the index until a moment; the caller sets nothing else."""
-        replica.away_until = until
+        """Keep a replica out of the index until a moment, or longer if it is away for longer already."""
+        replica.away_until = until = max(until, replica.away_until)
         replica.ejected = replica.ejected or ejected
         replica.index = self.state.next_seq()
         heappush(self.state.timers, (until, self.state.next_seq(), int(Timer.REPLICA), replica_id))
@@ -123,8 +124,32 @@ class Supply:
             if replica is None or replica.index != version:
                 heappop(idle)
                 continue
-            return not (replica.exclusive and replica.device in self.state.turns)
+            if replica.exclusive and replica.device in self.state.turns:
+                self._park(idle)
+                continue
+            return True
         return False
+
+    def _park(self, idle: list[tuple[float, int, str, int]]) -> None:
+        # The replica on top may not run before its device is free: `_pass_turn` puts it back.
+        self.state.replicas[heappop(idle)[2]].index = -1
+
+    def _pass_turn(self, device: str, last: str = "") -> None:
+        state = self.state
+        state.turns.pop(device, None)
+        for other in state.devices[device]:
+            replica = state.replicas[other]
+            if replica.index < 0 and other != last:
+                self.offer(other, replica)
+
+    def free_replicas(self, book: VariantBook) -> list[str]:
+        """Return some replicas with a free slot (`has_free` must hold), the best one first, eight at most."""
+        found = []
+        for _, _, rid, version in book.idle[: balance.MOST]:
+            replica = self.state.replicas.get(rid)
+            if replica is not None and replica.index == version and self._free(replica):
+                found.append(rid)
+        return found
 
     def take(self, book: VariantBook, variant_id: str, affinity: str, avoid: str, now: float) -> str:
         """Pick a replica with a free slot (`has_free` must hold) and return its id.
@@ -140,10 +165,15 @@ class Supply:
         entries: list[tuple[float, int, str, int]] = []
         candidates: list[balance.Candidate] = []
         while idle and len(entries) < balance.MOST:
-            entry = heappop(idle)
+            entry = idle[0]
             replica = replicas.get(entry[2])
             if replica is None or replica.index != entry[3]:
+                heappop(idle)
                 continue
+            if replica.exclusive and replica.device in state.turns:
+                self._park(idle)
+                continue
+            heappop(idle)
             entries.append(entry)
             if entry[2] != avoid:
                 candidates.append(self._candidate(entry[2], replica, book, known, now))
@@ -159,6 +189,8 @@ class Supply:
         return candidates[balance.pick(candidates, state.chance)].replica
 
     def _free(self, replica: ReplicaBook) -> bool:
+        if replica.exclusive and replica.device in self.state.turns:
+            return False
         return replica.in_flight < replica.slots and not replica.draining and not replica.away_until
 
     def _candidate(
@@ -211,7 +243,7 @@ class Supply:
             replica.rows -= batch.rows
             replica.tokens -= batch.tokens
             if replica.exclusive:
-                state.turns.pop(replica.device, None)
+                self._pass_turn(replica.device, batch.replica)
         return batch, replica
 
     # --- predictions -----------------------------------------------------------------------------------
