@@ -56,6 +56,9 @@ def tour(url: str, folder: Path, quality: Mapping[str, float], console: Console)
             table.add_row(*row)
             good += expected
     console.print(table)
+    console.print(
+        f"{good} of {table.row_count} as expected: answered rightly, or refused because nothing could.\n"
+    )
     return good
 
 

@@ -166,12 +166,12 @@ def test_functions_make_a_fleet_and_are_batched() -> None:
 
 def test_a_function_that_raises_fails_its_request_alone() -> None:
     @semaforo.model(task="inverse", inputs={"x": "fp64"}, outputs={"y": "fp64"})
-    def inverse(x: np.ndarray) -> dict[str, np.ndarray]:
+    def reciprocal(x: np.ndarray) -> dict[str, np.ndarray]:
         if (x == 0).any():
             raise ZeroDivisionError("zero has no inverse")
         return {"y": 1 / x}
 
-    with Fleet.of(inverse) as fleet:
+    with Fleet.of(reciprocal) as fleet:
         with pytest.raises(ModelFailed, match="zero has no inverse"):
             fleet.infer("inverse", x=0.0)
         assert fleet.infer("inverse", x=4.0)["y"] == 0.25

@@ -69,7 +69,7 @@ def _embedded(question: Question, path: Path) -> None:
         else:
             values = _values(question.data)
             answer = fleet.infer(question.target, inputs=values, version=question.version, **asked)
-            _print(answer)
+            _print({name: _plain(value) for name, value in answer.items()})
         if answer is not None:
             _who(answer.model, answer.variant, answer.replica, answer.request_id, answer)
             if question.why:
@@ -77,11 +77,15 @@ def _embedded(question: Question, path: Path) -> None:
 
 
 def _print(outputs: Mapping[str, Any]) -> None:
-    typer.echo(msgspec.json.encode(outputs, enc_hook=_plain).decode())
+    typer.echo(msgspec.json.encode(outputs).decode())
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _who(model: str, variant: str, replica: str, request: str, answer: FleetAnswer | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from semaforo.errors import RuntimeLoadError, nearest
 REGISTERED = "registered:"
 
 _registered: dict[str, Any] = {}
+_importing = threading.RLock()
 
 
 def register(name: str, target: Any) -> str:
@@ -57,7 +59,11 @@ def find_object(source: str) -> Any:
     if not colon or not place or not attribute:
         raise RuntimeLoadError(f"'{source}' names no Python object: write module:object or file.py:object")
     try:
-        module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        if place.endswith(".py"):
+            with _importing:  # another thread must not see the module before it has run to its end
+                module = _import_file(Path(place))
+        else:
+            module = importlib.import_module(place)
     except RuntimeLoadError:
         raise
     except ModuleNotFoundError as error:
