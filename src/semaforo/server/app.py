@@ -23,7 +23,6 @@ from semaforo.errors import Cancelled, NotReady, Refused, SemaforoError, TooLarg
 from semaforo.server.compression import choose, compress
 from semaforo.server.http import (
     JSON,
-    HangUp,
     Headers,
     HttpRequest,
     HttpResponse,
@@ -114,9 +113,6 @@ class App:
                 await self._stream(request, response, send)
         finally:
             self.in_flight -= 1
-            hang_up: HangUp | None = scope.get("semaforo.hang_up")
-            if hang_up is not None:
-                hang_up.forget()
 
     async def _respond(self, request: HttpRequest) -> HttpResponse | StreamResponse:
         if self.in_flight > self._settings.max_in_flight:
@@ -138,7 +134,7 @@ class App:
 
     async def _send(self, request: HttpRequest, response: HttpResponse, send: Send) -> None:
         body = response.body
-        headers = list(response.headers)
+        headers = response.headers
         if len(body) >= _WORTH_COMPRESSING:
             encoding = choose(request.headers.get(b"accept-encoding", b""))
             if encoding:
@@ -148,8 +144,10 @@ class App:
                     if in_thread
                     else compress(body, encoding)
                 )
-                headers += ((b"content-encoding", encoding), (b"vary", b"accept-encoding"))
-        headers.append((b"content-length", b"%d" % len(body)))
+                headers = (*headers, (b"content-encoding", encoding), (b"vary", b"accept-encoding"))
+        if response.status != TooLarge.status and request.exchange.respond(response.status, headers, body):
+            return
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if response.status == TooLarge.status:
             # Closing while the client still sends would take the answer from it (RFC 9112, 9.6).

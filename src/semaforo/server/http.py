@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -43,11 +43,12 @@ class HttpRequest:
         params: What the route's pattern captured.
         id: Request id, also sent back as ``semaforo-request-id``.
         principal: Who asks.
+        exchange: The connection's side of it.
     """
 
     __slots__ = (
-        "_body_timeout_s", "_max_body_bytes", "_receive", "headers", "id", "method", "params", "path",
-        "principal", "scope",
+        "_body_timeout_s", "_max_body_bytes", "_receive", "exchange", "headers", "id", "method", "params",
+        "path", "principal", "scope",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,7 @@ class HttpRequest:
             body_timeout_s: Seconds the whole body may take.
         """
         self.scope = scope
+        self.exchange: Exchange = scope["semaforo.exchange"]
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -86,8 +88,7 @@ class HttpRequest:
     @property
     def disconnected(self) -> bool:
         """Whether the client is known to have gone away."""
-        hang_up: HangUp | None = self.scope.get("semaforo.hang_up")
-        return hang_up is not None and hang_up.gone
+        return self.exchange.gone
 
     async def body(self) -> bytes:
         """Read the whole body, decompressed as ``Content-Encoding`` says.
@@ -101,12 +102,9 @@ class HttpRequest:
         declared = self.headers.get(b"content-length")
         if declared is not None and int(declared) > self._max_body_bytes:
             raise self._too_large(int(declared))
-        message = await self._receive_within(self._body_timeout_s)
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            body = await self._rest(body)
-        elif message["type"] == "http.disconnect":
-            raise Cancelled("the client closed the connection before the end of its request")
+        body = self.exchange.take_body()
+        if body is None:
+            body = await self._gather()
         if len(body) > self._max_body_bytes:
             raise self._too_large(len(body))
         encoding = self.headers.get(b"content-encoding")
@@ -131,21 +129,13 @@ class HttpRequest:
             raise InvalidRequest(f"the body is not valid JSON: {error}") from None
 
     def when_gone(self, callback: Callable[[], object]) -> None:
-        """Call back once, on the loop, as soon as the client has gone away; call after `body`.
-
-        A callback that is registered after the end of the request is never called.
-        """
-        hang_up: HangUp | None = self.scope.get("semaforo.hang_up")
-        if hang_up is None:
-            raise RuntimeError(
-                "the server does not tell when clients hang up: run with semaforo.server.protocol"
-            )
-        hang_up.add(callback)
+        """Call back once, on the loop, as soon as the client has gone away; call after `body`."""
+        self.exchange.when_gone(callback)
 
     async def drain(self, seconds: float, most_bytes: int) -> None:
         """Read and drop what is left of the body, for so long and so much at most."""
         size = 0
-        if self.scope.get("semaforo.whole"):
+        if self.exchange.take_body() is not None:
             return
         try:
             async with asyncio.timeout(seconds):
@@ -157,72 +147,48 @@ class HttpRequest:
         except TimeoutError:
             return
 
-    async def _receive_within(self, seconds: float) -> MutableMapping[str, Any]:
-        receiving = self._receive()
-        # A body that arrived with its headers is there without waiting: no timer is worth its price then.
-        if self.scope.get("semaforo.whole"):
-            return await receiving
+    async def _gather(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
         try:
-            async with asyncio.timeout(seconds):
-                return await receiving
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise Cancelled("the client closed the connection before the end of its request")
+                    part: bytes = message.get("body", b"")
+                    parts.append(part)
+                    size += len(part)
+                    if size > self._max_body_bytes:
+                        raise self._too_large(size)
+                    if not message.get("more_body"):
+                        return b"".join(parts)
         except TimeoutError:
-            raise self._too_slow() from None
-
-    async def _rest(self, first: bytes) -> bytes:
-        parts = [first]
-        size = len(first)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._body_timeout_s
-        while True:
-            message = await self._receive_within(until - loop.time())
-            if message["type"] == "http.disconnect":
-                raise Cancelled("the client closed the connection before the end of its request")
-            part: bytes = message.get("body", b"")
-            parts.append(part)
-            size += len(part)
-            if size > self._max_body_bytes:
-                raise self._too_large(size)
-            if not message.get("more_body"):
-                return b"".join(parts)
+            raise RequestTimeout(f"the body did not arrive within {self._body_timeout_s:g} s") from None
 
     def _too_large(self, size: int) -> TooLarge:
         return TooLarge(f"the body has {size} bytes or more; the limit is {self._max_body_bytes}")
 
-    def _too_slow(self) -> RequestTimeout:
-        return RequestTimeout(f"the body did not arrive within {self._body_timeout_s:g} s")
 
+class Exchange(Protocol):
+    """What the front needs of a connection beyond ASGI."""
 
-class HangUp:
-    """Hears when a connection is lost and tells whoever waits.
+    @property
+    def gone(self) -> bool:
+        """Whether the client hung up before the response was complete."""
+        ...
 
-    Attributes:
-        gone: Whether the connection is lost.
-    """
+    def take_body(self) -> bytes | None:
+        """Return the whole body where it has arrived, else None; then it has to be received."""
+        ...
 
-    __slots__ = ("_callbacks", "gone")
+    def when_gone(self, callback: Callable[[], object]) -> None:
+        """Call back when the client hangs up, or now if it has."""
+        ...
 
-    def __init__(self) -> None:
-        self.gone = False
-        self._callbacks: list[Callable[[], object]] = []
-
-    def add(self, callback: Callable[[], object]) -> None:
-        """Call back when the connection is lost, or now if it is."""
-        if self.gone:
-            callback()
-        else:
-            self._callbacks.append(callback)
-
-    def lost(self) -> None:
-        """Tell everybody, once."""
-        self.gone = True
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
-
-    def forget(self) -> None:
-        """Drop the callbacks of a request that has been answered."""
-        if self._callbacks:
-            self._callbacks = []
+    def respond(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a whole response at once; False where it has to be sent by ASGI messages."""
+        ...
 
 
 class HttpResponse:

@@ -34,6 +34,21 @@ _BINARY = (b"content-type", b"application/octet-stream")
 _MOST_TARGETS = 1024
 
 
+class _Waiter:
+    """Takes an answer, which often is there before anybody has to wait for it."""
+
+    __slots__ = ("answer", "future")
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+        self.future: asyncio.Future[Answer] | None = None
+
+    def settle(self, answer: Answer) -> None:
+        self.answer = answer
+        if self.future is not None and not self.future.done():
+            self.future.set_result(answer)
+
+
 class Inference:
     """Answers inference requests from an engine.
 
@@ -118,23 +133,19 @@ class Inference:
         Raises:
             SemaforoError: It was not answered.
         """
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-        def settle(answer: Answer) -> None:
-            if not future.done():
-                future.set_result(answer)
-
+        waiter = _Waiter()
         engine = self.engine
-        engine.submit(work, payload, settle)
-        if not future.done():
+        engine.submit(work, payload, waiter.settle)
+        answer = waiter.answer
+        if answer is None:
+            waiter.future = asyncio.get_running_loop().create_future()
             if hear:
                 request.when_gone(lambda: engine.cancel(work.id))
             try:
-                await future
+                answer = await waiter.future
             except asyncio.CancelledError:
                 engine.cancel(work.id)
                 raise
-        answer = future.result()
         if not answer.ok:
             raise answer.error()
         return answer

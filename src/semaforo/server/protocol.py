@@ -5,21 +5,24 @@ Rules this module keeps:
 1. A request line and headers that are too long, too many or too slow are refused before a handler runs, and
    the connection is closed.
 2. What cannot be answered by a handler is answered here in the same form: ``{"error": "…"}``.
-3. The application hears of a lost connection at once (`HangUp`), without awaiting it.
+3. The application hears of a lost connection at once (`ProtocolExchange`), without awaiting it.
 
-Two keys are put into the ASGI scope: ``semaforo.hang_up``, the connection's `HangUp`, and ``semaforo.whole``,
-True once the body has arrived whole.
+4. A whole response is one write, where ASGI's two messages would be two.
+
+One key is put into the ASGI scope: ``semaforo.exchange``, the `Exchange` of the request.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from semaforo.server.http import HangUp
+from semaforo.server.http import Headers
 from semaforo.server.settings import ServerSettings
 
 
@@ -31,7 +34,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection; its first request must come within the header timeout."""
         super().connection_made(transport)
-        self._hang_up = HangUp()
+        self._exchange: ProtocolExchange | None = None
         self._refusal: tuple[int, str] | None = None
         self._in_head = True
         self._fed = 0
@@ -47,7 +50,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Tell whoever works for this client that it is gone."""
         super().connection_lost(exc)
         self._stop_timer()
-        self._hang_up.lost()
+        if self._exchange is not None:
+            self._exchange.hang_up()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, counting what arrives before the headers are complete."""
@@ -64,7 +68,6 @@ class LimitedProtocol(HttpToolsProtocol):
         """Begin a request."""
         super().on_message_begin()
         self._in_head = True
-        self.scope["semaforo.hang_up"] = self._hang_up  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """Check the headers, then start the application."""
@@ -85,11 +88,10 @@ class LimitedProtocol(HttpToolsProtocol):
             # The parser stops on an error in a callback, and `send_400_response` says what it was.
             raise ValueError(self._refusal[1])
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Note that the body is whole."""
-        self.scope["semaforo.whole"] = True  # type: ignore[typeddict-unknown-key]
-        super().on_message_complete()
+        exchange = ProtocolExchange(self.cycle, self.server_state)
+        exchange.before = self._exchange if self._exchange is not None and not self._exchange.over else None
+        self._exchange = exchange
+        self.scope["semaforo.exchange"] = exchange  # type: ignore[typeddict-unknown-key]
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser could not take."""
@@ -131,6 +133,88 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(408, f"the headers did not arrive within {self.settings.header_timeout_s:g} s")
         else:
             self.transport.close()
+
+
+class ProtocolExchange:
+    """One request and its response on a connection (`semaforo.server.http.Exchange`).
+
+    Attributes:
+        gone: Whether the client hung up before the response was complete.
+        before: A pipelined request that is still being answered.
+    """
+
+    __slots__ = ("_callbacks", "_cycle", "_state", "before", "gone")
+
+    def __init__(self, cycle: RequestResponseCycle, state: ServerState) -> None:
+        self._cycle = cycle
+        self._state = state
+        self._callbacks: list[Callable[[], object]] | None = None
+        self.gone = False
+        self.before: ProtocolExchange | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the response is complete."""
+        return self._cycle.response_complete
+
+    def take_body(self) -> bytes | None:
+        """Return the whole body where it has arrived, else None; then it has to be received."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.waiting_for_100_continue:
+            return None
+        body = bytes(cycle.body)
+        cycle.body = bytearray()
+        return body
+
+    def when_gone(self, callback: Callable[[], object]) -> None:
+        """Call back when the client hangs up, or now if it has."""
+        if self.gone:
+            callback()
+        elif self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
+
+    def hang_up(self) -> None:
+        """Tell everybody who waits, once."""
+        if self.before is not None:
+            self.before.hang_up()
+        if self.gone or self._cycle.response_complete:
+            return
+        self.gone = True
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            callback()
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Send a whole response at once; False where it has to be sent by ASGI messages.
+
+        Header values are trusted: whoever makes them keeps line breaks out.
+        """
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.response_started or cycle.scope["method"] == "HEAD":
+            return False
+        if cycle.disconnected:
+            return True
+        parts = [STATUS_LINE[status]]
+        for name, value in self._state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            if name == b"connection":
+                cycle.keep_alive = False
+            else:
+                parts += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts += (b"content-length: %d\r\n\r\n" % len(body), body)
+        cycle.waiting_for_100_continue = False
+        cycle.response_started = cycle.response_complete = True
+        cycle.transport.write(b"".join(parts))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
 
 
 def protocol_for(settings: ServerSettings) -> type[LimitedProtocol]:
