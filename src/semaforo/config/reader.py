@@ -84,7 +84,9 @@ class Reader:
                 return True, form.read(node)
             except (InvalidRequest, ValueError) as error:
                 message = str(error)
-                if not any(hint in message for hint in ("example", "e.g.", "write", "one of", "must", "there are")):
+                if not any(
+                    hint in message for hint in ("example", "e.g.", "write", "one of", "must", "there are")
+                ):
                     message += f". It takes {form.name}, for example {form.example}"
                 self._say(node, path, message)
                 return False, None
