@@ -21,6 +21,7 @@ from semaforo.runtime.host import Hosted, load, warm
 from semaforo.runtime.profile import rows_within
 from semaforo.runtime.serve import CANCELLED, tell
 from semaforo.wire.payload import Payload, Tensors
+from semaforo.worker.options import worker_options
 
 LONGEST_S = 0.002
 """Seconds for which one batch may keep the loop from its sockets."""
@@ -32,6 +33,7 @@ def load_inline(spec: ReplicaSpec) -> Hosted:
     Raises:
         SemaforoError: It cannot be loaded, or cannot run on the loop.
     """
+    worker_options(spec)
     hosted = load(spec)
     try:
         if hosted.executor is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 from collections import deque
@@ -33,6 +35,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self._on_exit = on_exit
         self._partial: dict[int, bytes] = {}
         self._transport: asyncio.SubprocessTransport | None = None
+        self._pidfd = -1
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self.exited = asyncio.Event()
 
@@ -44,6 +47,10 @@ class WorkerProcess(asyncio.SubprocessProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (asyncio)."""
         self._transport = cast("asyncio.SubprocessTransport", transport)
+        if sys.platform == "linux":
+            # It stands for this very process, even after its number was given to another one.
+            with contextlib.suppress(ProcessLookupError):
+                self._pidfd = os.pidfd_open(self.pid)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Log whole lines (asyncio)."""
@@ -76,16 +83,23 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
     def kill(self) -> None:
         """End it by force; nothing happens where it has ended."""
-        if self._transport is not None and not self.exited.is_set():
-            try:
-                self._transport.kill()
-            except ProcessLookupError:
-                return
+        if self._transport is None or self.exited.is_set():
+            return
+        # Not by the transport, which would reap the process and lose its exit status.
+        with contextlib.suppress(ProcessLookupError):
+            if sys.platform == "linux":
+                if self._pidfd >= 0:
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            else:
+                os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Close its pipes."""
         if self._transport is not None:
             self._transport.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
     def _log(self, line: bytes) -> None:
         text = line[:_LINE_BYTES].decode(errors="replace").rstrip()
@@ -118,7 +132,7 @@ async def spawn(
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=(data_there.fileno(), control_there.fileno()),
-                env=_environment(),
+                env=_environment(interpreter),
             )  # fmt: skip
     except BaseException:
         data.close()
@@ -138,13 +152,18 @@ def stopped(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] in "Tt"
 
 
-def _environment() -> dict[str, str]:
-    """Return this environment, with the package's own folder where it is not installed."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+def _environment(interpreter: str) -> dict[str, str]:
+    """Return this environment, with the path on which a worker finds the package and the models."""
     home = Path(semaforo.__file__).resolve().parent.parent
-    # Site-packages of this interpreter would shadow those of another one.
-    if home.name not in ("site-packages", "dist-packages"):
-        known = environment.get("PYTHONPATH", "")
-        if str(home) not in known.split(os.pathsep):
-            environment["PYTHONPATH"] = os.pathsep.join([str(home), known] if known else [str(home)])
+    if not interpreter:
+        # What can be imported here can be imported there.
+        first = [path or os.getcwd() for path in sys.path]
+    elif home.name in ("site-packages", "dist-packages"):
+        # Another interpreter has its own; these would shadow them.
+        first = []
+    else:
+        first = [str(home)]
+    path = [*first, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(entry for entry in path if entry))
     return environment

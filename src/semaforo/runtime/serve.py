@@ -77,7 +77,7 @@ class Concurrent:
         else:
             task = asyncio.ensure_future(self._batch(batch, work))
         self._tasks[batch] = task
-        task.add_done_callback(lambda _: self._tasks.pop(batch, None))
+        task.add_done_callback(lambda task: self._over(batch, task))
 
     def cancel(self, batch: int) -> None:
         """Stop a batch; unknown ones have ended."""
@@ -95,17 +95,21 @@ class Concurrent:
             if open_:
                 await asyncio.wait(open_, timeout=1.0)
 
+    def _over(self, batch: int, task: asyncio.Task[None]) -> None:
+        del self._tasks[batch]
+        # Told here, since a task that is cancelled before its first step never enters its own code.
+        if task.cancelled():
+            self._outbox.failed(batch, CANCELLED)
+        elif (error := task.exception()) is not None:
+            self._outbox.failed(batch, classify(error, begun=True, remote=self._remote))
+
     async def _batch(self, batch: int, blocks: Sequence[Block]) -> None:
         self._on_begin(batch)
         if self._hosted.awaited is None:
             self._outbox.failed(batch, Failure("invalid", "this model answers chats, not tensors"))
             return
-        try:
-            outcomes, service_s = await self._hosted.awaited.run_blocks(blocks)
-        except asyncio.CancelledError:
-            self._outbox.failed(batch, CANCELLED)
-        else:
-            tell(self._outbox, batch, outcomes, service_s)
+        outcomes, service_s = await self._hosted.awaited.run_blocks(blocks)
+        tell(self._outbox, batch, outcomes, service_s)
 
     async def _stream(self, batch: int, request: Chat) -> None:
         self._on_begin(batch)
@@ -120,8 +124,6 @@ class Concurrent:
             if self._hosted.chat is None:
                 raise InvalidRequest("this model answers tensors, not chats")
             end = await drive(self._hosted.chat, request, on_chunk, stall_s=self._stall_s)
-        except asyncio.CancelledError:
-            self._outbox.failed(batch, CANCELLED)
         except Exception as error:
             self._outbox.failed(batch, classify(error, begun=begun, remote=self._remote))
         else:
