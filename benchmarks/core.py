@@ -1,7 +1,7 @@
 """Microseconds that the pure core takes for a request's whole life, against the size of the fleet.
 
 A request's life is what the live driver makes of it, without its input and output: `Arrived`, the events that end
-its batch, every `Tick` that falls due, `next_deadline` after each, and the fold that keeps it explainable.
+its batch, every `Tick` that falls due, `next_deadline` after each, and the ring that keeps it explainable.
 Arrivals are Poisson at 70 % of what the fleet can serve; three variants of unlike speed and quality are
 candidates for each request; service times vary. The driver's own loop is counted too, so figures are upper bounds.
 """
@@ -11,13 +11,15 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections.abc import Callable
 from heapq import heappop, heappush
+from typing import Any
 
 from benchmarks.report import Report, bootstrap, options, table
 from semaforo.catalog import Catalog
 from semaforo.core.dispatcher import Dispatcher
-from semaforo.core.effects import Finish, Run
-from semaforo.core.events import Arrived, BatchDone, FleetChanged, ReplicaReady, Tick
+from semaforo.core.effects import Decided, Finish, Run
+from semaforo.core.events import Arrived, BatchDone, DispatcherEvent, FleetChanged, ReplicaReady, Tick
 from semaforo.entities import BatchProfile, Contract, Cost, ReplicaView, Request, TaskType, Variant
 from semaforo.observe.explain import Ring
 
@@ -54,10 +56,14 @@ def capacity(dispatcher: Dispatcher) -> float:
     variants = dispatcher.state.catalog.variants
     rate = 0.0
     for replica in dispatcher.state.replicas.values():
-        profile = variants[replica.variant].profile
-        assert isinstance(profile, BatchProfile)
-        rate += 1.0 / profile.seconds(1)
+        rate += 1.0 / profile_of(variants[replica.variant]).seconds(1)
     return rate
+
+
+def profile_of(variant: Variant) -> BatchProfile:
+    """Return the profile of a variant that takes batches."""
+    assert isinstance(variant.profile, BatchProfile)
+    return variant.profile
 
 
 class Life:
@@ -73,7 +79,9 @@ class Life:
         contract = Contract(deadline_s=DEADLINE_S)
         self._requests = [Request(f"{k:08x}{seed:08x}", "t", contract=contract) for k in range(requests)]
         variants = self._dispatcher.state.catalog.variants
-        self._profile = {n: variants[r.variant].profile for n, r in self._dispatcher.state.replicas.items()}
+        self._profiles = {
+            n: profile_of(variants[r.variant]) for n, r in self._dispatcher.state.replicas.items()
+        }
         self.outcomes: dict[str, int] = {}
         self.batches = 0
         self.ticks = 0
@@ -81,29 +89,35 @@ class Life:
     def run(self) -> float:
         """Live through it; return µs per request."""
         dispatcher, ring, noise = self._dispatcher, self._ring, self._noise
-        handle, fold, next_deadline = dispatcher.handle, ring.fold, dispatcher.next_deadline
-        profiles, outcomes = self._profile, self.outcomes
+        handle, next_deadline = dispatcher.handle, dispatcher.next_deadline
+        profiles, outcomes = self._profiles, self.outcomes
         agenda: list[tuple[float, int, float]] = []
-        now = 0.0
+        now = arrival = 0.0
         infinite = float("inf")
         finished = 0
 
-        def tell(event: Arrived | BatchDone | Tick, at: float) -> None:
+        def run(effect: Run) -> None:
+            self.batches += 1
+            profile = profiles[effect.replica]
+            seconds = (profile.base_s + profile.row_s * effect.rows) * noise[effect.batch & 1023]
+            heappush(agenda, (now + seconds, effect.batch, seconds))
+
+        def finish(effect: Finish) -> None:
             nonlocal finished
-            effects = handle(event, at)
-            fold(event, effects)
-            for effect in effects:
-                kind = type(effect)
-                if kind is Run:
-                    self.batches += 1
-                    profile = profiles[effect.replica]
-                    seconds = (profile.base_s + profile.row_s * effect.rows) * noise[effect.batch & 1023]
-                    heappush(agenda, (at + seconds, effect.batch, seconds))
-                elif kind is Finish:
-                    finished += 1
-                    outcomes[effect.outcome] = outcomes.get(effect.outcome, 0) + 1
+            finished += 1
+            ring.finished(effect)
+            outcomes[effect.outcome] = outcomes.get(effect.outcome, 0) + 1
+
+        act: dict[type, Callable[[Any], None]] = {Run: run, Finish: finish, Decided: ring.decided}
+
+        def tell(event: DispatcherEvent) -> None:
+            for effect in handle(event, now):
+                do = act.get(type(effect))
+                if do is not None:
+                    do(effect)
 
         def until(moment: float) -> None:
+            nonlocal now
             while True:
                 tick = next_deadline()
                 end = agenda[0][0] if agenda else infinite
@@ -111,19 +125,22 @@ class Life:
                     if tick > moment:
                         return
                     self.ticks += 1
-                    tell(Tick(), tick)
+                    now = tick
+                    tell(Tick())
                 elif end <= moment:
-                    at, batch, seconds = heappop(agenda)
-                    tell(BatchDone(batch, seconds), at)
+                    now, batch, seconds = heappop(agenda)
+                    tell(BatchDone(batch, seconds))
                 else:
                     return
 
         start = time.process_time()
         for gap, request in zip(self._gaps, self._requests, strict=True):
-            now += gap
-            until(now)
-            tell(Arrived(request), now)
-        until(now + 60.0)
+            arrival += gap
+            until(arrival)
+            now = arrival
+            ring.arrived(request)
+            tell(Arrived(request))
+        until(arrival + 60.0)
         seconds = time.process_time() - start
         if finished != len(self._requests):
             raise AssertionError(f"{len(self._requests)} requests arrived and {finished} were answered")
@@ -148,7 +165,8 @@ def main() -> None:
             batches[size] += life.batches
             ticks[size] += life.ticks
     total = rounds * requests
-    shown = table("A request's whole life", "replicas", "median µs", "fastest µs", "answered", "rows/batch", "ticks/request")
+    columns = ("replicas", "median µs", "fastest µs", "answered", "rows/batch", "ticks/request")
+    shown = table("A request's whole life", *columns)
     for size in SIZES:
         report.add(f"us_per_request_{size}", bootstrap(micros[size]), "µs", aim=20.0)
         shown.add_row(
@@ -162,7 +180,8 @@ def main() -> None:
     report.add("answered_share", (worst, worst, worst), better="more", aim=0.99)
     report.note(
         f"{rounds} interleaved rounds of {requests:,} requests at {UTILISATION:.0%} of capacity; "
-        f"three candidate variants; explanations on; deadline {DEADLINE_S * 1e3:.0f} ms; garbage collector on; CPU time"
+        f"three candidate variants; explanations on; deadline {DEADLINE_S * 1e3:.0f} ms; garbage collector on; "
+        "CPU time"
     )
     if report.keeping:
         _plot(report, micros)
@@ -175,7 +194,7 @@ def _plot(report: Report, micros: dict[int, list[float]]) -> None:
     plot, axes = figure("replicas", "µs per request")
     found = [bootstrap(micros[size]) for size in SIZES]
     values = [f[0] for f in found]
-    spread = [[v - f[1] for v, f in zip(values, found, strict=True)], [f[2] - v for v, f in zip(values, found, strict=True)]]
+    spread = [[value - low for value, low, _ in found], [high - value for value, _, high in found]]
     axes.errorbar(SIZES, values, yerr=spread, marker="o", capsize=3, label="whole life, explanations on")
     axes.axhline(20.0, linestyle="--", color="grey", label="aim")
     axes.set_xscale("log", base=2)

@@ -104,7 +104,7 @@ class Run:
         await asyncio.sleep(1.0)
         watches = []
         for number, kind in enumerate(self._kinds):
-            await asyncio.sleep(self._drawn.uniform(0.5, 2.0))
+            await asyncio.sleep(self._drawn.uniform(0.3, 2.0))
             fault = await self._hurt(kind)
             report.progress(f"fault {number + 1} of {len(self._kinds)}: {kind} {fault.replica}")
             watches.append(asyncio.create_task(self._watch(fault)))
@@ -181,7 +181,9 @@ def by_journal(journal: Path) -> tuple[int, int, int]:
 
 def leftovers(pids: set[int]) -> int:
     """Count worker processes that were not cleaned away."""
-    return sum(1 for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return sum(
+        1 for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    )
 
 
 async def live(report: Report, folder: Path, faults: int) -> Run:
@@ -239,9 +241,9 @@ def main() -> None:
     report.tables += [shown, outcomes]
     answered = [seconds for _, seconds in run.book.latency]
     report.note(
-        f"{REPLICAS} worker processes, {RATE:.0f} requests/s, a third with a deadline of {DEADLINE_S:.0f} s; answers took "
-        f"{percentile(answered, 0.5) * 1e3:.1f} ms in the median, {percentile(answered, 0.99) * 1e3:.0f} ms at p99, "
-        f"{max(answered, default=0.0) * 1e3:.0f} ms at worst"
+        f"{REPLICAS} worker processes, {RATE:.0f} requests/s, a third with a deadline of {DEADLINE_S:.0f} s; "
+        f"answers took {percentile(answered, 0.5) * 1e3:.1f} ms in the median, "
+        f"{percentile(answered, 0.99) * 1e3:.0f} ms at p99, {max(answered, default=0.0) * 1e3:.0f} ms at worst"
     )
     if report.keeping:
         _plot(report, run)

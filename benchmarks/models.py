@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -71,7 +73,7 @@ def _work(path: Path, layers: int) -> None:
     exact = np.zeros((FEATURES, 1), np.float32)
     for k in range(_DIGITS):
         exact[k] = 3 * 16**k
-    weights = {
+    weights: dict[str, NDArray[Any]] = {
         "exact": exact,
         "bias": np.full(1, answer(0), np.float32),
         "as_image": np.array([-1, FEATURES, 1, 1], np.int64),
@@ -103,7 +105,7 @@ def _work(path: Path, layers: int) -> None:
 
 
 def _save(
-    path: Path, nodes: list[onnx.NodeProto], weights: dict[str, NDArray[np.generic]], output: str, width: int
+    path: Path, nodes: list[onnx.NodeProto], weights: Mapping[str, NDArray[Any]], output: str, width: int
 ) -> None:
     graph = helper.make_graph(
         nodes,

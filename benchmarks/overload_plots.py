@@ -54,13 +54,15 @@ def sweep_plot(
     axes[0].plot(at, [s.goodput / capacity for s in seen], "o-", label="in time, both classes")
     axes[0].plot(at, [min(a, 1.0) for a in at], ":", color="grey", label="ideal")
     for k, name in enumerate(NAMES):
-        axes[0].plot(at, [s.in_time[k] / max(1, s.offered[k]) for s in seen], ".--", color=f"C{k + 1}", label=f"{name}: in time of offered")
+        shares = [s.in_time[k] / max(1, s.offered[k]) for s in seen]
+        axes[0].plot(at, shares, ".--", color=f"C{k + 1}", label=f"{name}: in time of offered")
     axes[0].set_ylim(0, 1.1)
     axes[0].legend()
     for k, name in enumerate(NAMES):
         for share, style in ((0.5, "-"), (0.99, "--")):
             found = [
-                percentile((o.latency[(o.status == 200) & (o.kind == k)] * 1e3).tolist(), share) for _, o in points
+                percentile((o.latency[(o.status == 200) & (o.kind == k)] * 1e3).tolist(), share)
+                for _, o in points
             ]
             axes[1].plot(at, found, style, marker=".", color=f"C{k + 1}", label=f"{name} p{share * 100:g}")
     axes[1].axhline(deadline_s * 1e3, linestyle=":", color="grey", label="deadline")

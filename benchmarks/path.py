@@ -135,14 +135,14 @@ def main() -> None:
         asker = Asker(folder, seconds)
         path = "/v2/models/net/infer"
         found: dict[str, list[Round]] = {name: [] for name in servers}
-        for server in servers.values():
+        for server in servers.values() if not asked.quick else ():
             asker.ask(server, path, WARM_S)
         for number in range(rounds):
             report.progress(f"round {number + 1} of {rounds}")
             names = list(servers)
             for name in names[number % 3 :] + names[: number % 3]:
                 found[name].append(asker.ask(servers[name], path))
-        memory = {name: server.rss_mb() + sum(w.memory_info().rss for w in server.workers()) / 1e6 for name, server in servers.items()}
+        memory = {name: server.tree_mb() for name, server in servers.items()}
     _figures(report, found, memory)
     report.note(
         f"{rounds} interleaved rounds of {seconds:g} s each, {CONNECTIONS} connections, closed loop by "

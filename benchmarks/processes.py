@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -81,7 +80,7 @@ class Server:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _wait(self) -> None:
@@ -135,6 +134,10 @@ class Server:
         """Return the resident memory of the serving process itself, in MB."""
         return float(self.root.memory_info().rss) / 1e6
 
+    def tree_mb(self) -> float:
+        """Return the resident memory of the server and its workers, in MB."""
+        return self.rss_mb() + sum(float(worker.memory_info().rss) for worker in self.workers()) / 1e6
+
     def pin(self, own: Sequence[int], workers: Sequence[int]) -> None:
         """Keep the serving process on some cores and its workers on others."""
         pin(self.root.pid, own)
@@ -164,7 +167,7 @@ def pin(pid: int, cores: Sequence[int]) -> None:
 
 
 def two_sides() -> tuple[list[int], list[int]] | None:
-    """Split the cores this process may use in two: for serving and asking, and for the models; None for one core."""
+    """Return a core for serving and asking and one for the models, or None where there is one core only."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     cores = sorted(os.sched_getaffinity(0))

@@ -62,7 +62,9 @@ class Options(msgspec.Struct, frozen=True):
 
 def options(name: str, doc: str | None) -> Options:
     """Read the arguments that all benchmarks take."""
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(doc or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=(doc or "").split("\n")[0]
+    )
     parser.add_argument("--quick", action="store_true", help="a few seconds: a smoke test, not a measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--keep", action="store_true", help="write figures and plots to docs/benchmarks")
@@ -248,9 +250,12 @@ class OtherWork:
     def text(self) -> str:
         """Return the share in words."""
         now = psutil.cpu_times()
-        fields = ("user", "system", "nice", "irq", "softirq", "steal")
-        busy = sum(getattr(now, f, 0.0) - getattr(self._start, f, 0.0) for f in fields)
-        total = busy + now.idle - self._start.idle + getattr(now, "iowait", 0.0) - getattr(self._start, "iowait", 0.0)
+
+        def spent(*fields: str) -> float:
+            return sum(getattr(now, f, 0.0) - getattr(self._start, f, 0.0) for f in fields)
+
+        busy = spent("user", "system", "nice", "irq", "softirq", "steal")
+        total = busy + spent("idle", "iowait")
         mine = _own_cpu_s() - self._mine
         if total <= 0:
             return "load by others unknown"

@@ -11,6 +11,7 @@ Rules this module keeps:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -170,7 +171,8 @@ class _Run:
         until = time.monotonic() + LINGER_S
         while len(self.free) < warm:
             if time.monotonic() > until:
-                raise SystemExit(f"only {len(self.free)} of {warm} connections to port {self.load.port} could be made")
+                made = f"{len(self.free)} of {warm} connections"
+                raise SystemExit(f"only {made} to port {self.load.port} could be made")
             await asyncio.sleep(0.005)
         self.ended = asyncio.Event()
         self.began = time.monotonic()
@@ -181,10 +183,8 @@ class _Run:
             for connection in list(self.free):
                 self.free.remove(connection)
                 self.idle(connection)
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.ended.wait(), self.load.seconds + LINGER_S)
-        except TimeoutError:
-            pass
         return self.began
 
     def _connect(self) -> None:
@@ -214,7 +214,9 @@ class _Run:
                 if self.open < self.load.connections:
                     self._connect()
         if self.next < total:
-            self.loop.call_later(max(0.0, self.scheduled[self.next] - (time.monotonic() - self.began)), self._due)
+            self.loop.call_later(
+                max(0.0, self.scheduled[self.next] - (time.monotonic() - self.began)), self._due
+            )
         else:
             self.over = True
             self._end_if_done()
