@@ -207,9 +207,26 @@ def test_check_lists_all_problems_with_their_lines(tmp_path: Path) -> None:
     lines = ran.stderr.strip().splitlines()
     assert lines[0].startswith(f"{fleet}:15: models.rough.options.thread: ")
     assert "Did you mean 'threads'" in lines[0]
-    assert lines[1].startswith(f"{fleet}:17: models.exact")
-    assert lines[2].startswith(f"{fleet}:27: models.parrot")
-    assert len(lines) == 3
+    for line, side in zip(lines[1:3], ("inputs.x", "outputs.y"), strict=True):
+        assert line.startswith(f"{fleet}:17: models.exact.adapter.{side}: shape mismatch")
+    assert lines[3].startswith(f"{fleet}:27: models.parrot")
+    assert len(lines) == 4
+
+
+def test_check_names_each_mismatch_between_task_and_model(tmp_path: Path) -> None:
+    fleet = write_fleet(tmp_path)
+    text = fleet.read_text().replace("{x: fp32[3]}", "{x: int64[3]}")
+    adapter = "    adapter:\n      inputs:\n        x: {from: x, dtype: fp32}\n      outputs:\n        y: {from: z}\n"
+    fleet.write_text(text.replace("    quality: 0.9\n", "    quality: 0.9\n" + adapter))
+    ran = semaforo("check", "fleet.yaml", folder=tmp_path)
+    assert ran.returncode == 1
+    first, second = ran.stderr.strip().splitlines()
+    assert first.startswith(
+        "fleet.yaml:11: models.rough.adapter.inputs.x: dtype mismatch: the task gives x: int64[3]"
+    )
+    assert second == (
+        "fleet.yaml:24: models.exact.adapter.outputs.y: unknown source: the model has no output 'z'. It has y"
+    )
 
 
 def test_a_wrong_key_names_line_key_and_the_nearest(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from semaforo.live.handle import Started
 from semaforo.observe.explain import short
 
 _KEYED = re.compile(r"((?:adapter|options)(?:\.[\w-]+)*): (.*)", re.DOTALL)
+_MISMATCHES = re.compile(r"\d+ mismatch(?:es)? between the task and the model: (.*)", re.DOTALL)
+_BETWEEN = re.compile(r"; (?=(?:inputs|outputs)\.[\w.-]+: )")
 
 
 class _Nobody:
@@ -43,7 +45,8 @@ def run(fleet: Path, upstreams: bool) -> None:
         found = runner.run(_load_all(plan, upstreams))
     console.print(_tasks(plan))
     console.print(_variants(plan, found))
-    problems = [_problem(plan, spec, error) for spec, error in found if isinstance(error, SemaforoError)]
+    failed = [(spec, error.message) for spec, error in found if isinstance(error, SemaforoError)]
+    problems = [_problem(plan, spec, text) for spec, message in failed for text in _apart(message)]
     if problems:
         raise plan.file.error(problems)
     loaded = sum(isinstance(result, Started) for _, result in found)
@@ -70,13 +73,19 @@ async def _load_all(
     return found
 
 
-def _problem(plan: Blueprint, spec: ReplicaSpec, error: SemaforoError) -> Problem:
+def _apart(message: str) -> list[str]:
+    """Return each mismatch between task and model as a problem of its own."""
+    listed = _MISMATCHES.fullmatch(message)
+    return [f"adapter.{text}" for text in _BETWEEN.split(listed[1])] if listed else [message]
+
+
+def _problem(plan: Blueprint, spec: ReplicaSpec, message: str) -> Problem:
     model, _, variant = spec.variant.split("/")
-    keyed = _KEYED.fullmatch(error.message)
+    keyed = _KEYED.fullmatch(message)
     if keyed:
         return plan.file.problem(("models", model, *keyed[1].split(".")), keyed[2])
     below = ("variants", variant) if plan.file.settings.models[model].variants else ()
-    return plan.file.problem(("models", model, *below), error.message)
+    return plan.file.problem(("models", model, *below), message)
 
 
 def _tasks(plan: Blueprint) -> Table:

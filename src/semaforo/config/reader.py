@@ -96,6 +96,7 @@ class Reader:
         origin, args = get_origin(wanted), get_args(wanted)
         if origin is dict and args[1] is Any:
             if isinstance(node.value, dict):
+                self._note(node, path)
                 return True, plain(node)
         elif origin is dict:
             return self._mapping(args[1], node, path)
@@ -139,6 +140,12 @@ class Reader:
             if ok:
                 found.append(value)
         return len(found) == len(node.value), tuple(found)
+
+    def _note(self, node: Node, path: Path) -> None:
+        self.lines[path] = node.line
+        if isinstance(node.value, dict):
+            for name, child in node.value.items():
+                self._note(child, (*path, name))
 
     def _say(self, node: Node, path: Path, message: str) -> None:
         self.problems.append(Problem(node.line, ".".join(path), message))
