@@ -280,6 +280,7 @@ def test_more_requests_in_flight_than_allowed_are_told_to_come_back(served: Serv
             time.sleep(0.02)
         headers = error(three.answer(), 503, "2 requests are in flight")
         assert headers["semaforo-retry-after-ms"] == "1000"
+        assert httpx.get(f"{served.url}/v2/health/live").status_code == 200
         assert one.answer()[0] == 200
         assert two.answer()[0] == 200
 

@@ -2,8 +2,8 @@
 
 What happens to a request, in order:
 
-1. It is refused if too many are in flight already.
-2. Its route is found; no route is 404, another method is 405.
+1. Its route is found; no route is 404, another method is 405.
+2. One that asks for inference is refused if too many requests are in flight already.
 3. Its principal is found, and asked for the route's action (`authorise`).
 4. Its handler runs. A `SemaforoError` becomes an error body; anything else is logged, and becomes a 500 that
    gives the request id and nothing more.
@@ -115,12 +115,13 @@ class App:
             self.in_flight -= 1
 
     async def _respond(self, request: HttpRequest) -> HttpResponse | StreamResponse:
-        if self.in_flight > self._settings.max_in_flight:
+        route, request.params = self._routing.find(request.method, request.scope["raw_path"])
+        # Health and what an operator needs to see is answered however many requests wait.
+        if self.in_flight > self._settings.max_in_flight and route.action == "infer":
             raise Refused(
                 f"{self._settings.max_in_flight} requests are in flight, which is the server's limit",
                 retry_after_s=1.0,
             )
-        route, request.params = self._routing.find(request.method, request.scope["raw_path"])
         request.principal = self._keys.principal(request.headers)
         authorise(request.principal, route.action, request.path)
         return await route.handler(request)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import signal
 import socket
@@ -137,6 +138,9 @@ async def serve(
     server = HttpServer(make_app(engine, settings), settings)
     try:
         await server.start()
+        # What was loaded stays: without it, a collection costs milliseconds less.
+        gc.collect()
+        gc.freeze()
         with _on_signal(server.end):
             ready(f"http://{_shown(settings.host)}:{server.port}")
             await server.wait()
