@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="train again though there are models")
     given = parser.parse_args()
     console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as Ctrl-C does, the server with us
     quality = prepare(given.folder.resolve(), given.again, console)
     fleet = given.folder.resolve() / "fleet.yaml"
     command = [sys.executable, "-m", "semaforo", "serve", str(fleet), "--http-port", str(given.http_port)]
@@ -97,10 +98,8 @@ def hints(url: str, fleet: Path, console: Console) -> None:
         soft_wrap=True, markup=False, highlight=False,
     )  # fmt: skip
     semaforo = show(Path(sys.executable).with_name("semaforo"))
-    console.print(
-        f"  {semaforo} explain --url {url}      why the last request went where it went", highlight=False
-    )
-    console.print(f"  {semaforo} check {show(fleet)}      what every model is worth", highlight=False)
+    console.print(f"  {semaforo} explain --url {url}  # why it went where it went", highlight=False)
+    console.print(f"  {semaforo} check {show(fleet)}  # what each model is worth", highlight=False)
     console.print(f"Serving at {url} until Ctrl-C", style="bold")
 
 

@@ -216,7 +216,8 @@ def test_check_lists_all_problems_with_their_lines(tmp_path: Path) -> None:
 def test_check_names_each_mismatch_between_task_and_model(tmp_path: Path) -> None:
     fleet = write_fleet(tmp_path)
     text = fleet.read_text().replace("{x: fp32[3]}", "{x: int64[3]}")
-    adapter = "    adapter:\n      inputs:\n        x: {from: x, dtype: fp32}\n      outputs:\n        y: {from: z}\n"
+    adapter = "    adapter:\n      inputs:\n        x: {from: x, dtype: fp32}\n"
+    adapter += "      outputs:\n        y: {from: z}\n"
     fleet.write_text(text.replace("    quality: 0.9\n", "    quality: 0.9\n" + adapter))
     ran = semaforo("check", "fleet.yaml", folder=tmp_path)
     assert ran.returncode == 1
