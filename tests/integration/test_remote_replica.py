@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from test_handles import started
@@ -13,6 +14,9 @@ from test_handles import started
 from semaforo.entities import ReplicaSpec
 from semaforo.errors import RuntimeLoadError
 from semaforo.live.handles import HandleFactory
+from semaforo.live.replica_process import ProcessReplica
+from semaforo.live.replica_remote import RemoteReplica
+from semaforo.live.replica_thread import ThreadReplica
 from semaforo.wire.payload import Chat
 from sinks import Recorder, run
 from upstream import Fault, Upstream
@@ -59,15 +63,23 @@ def test_streams_share_the_loop(upstream: Upstream) -> None:
     run(test)
 
 
-def test_limits_and_refusals_are_told(upstream: Upstream) -> None:
+@pytest.mark.parametrize("kind", [RemoteReplica, ThreadReplica, ProcessReplica])
+def test_limits_and_refusals_are_told_from_wherever_it_is_driven(kind: Any, upstream: Upstream) -> None:
     async def test() -> None:
-        async with started(spec(upstream)) as (handle, sink, _):
+        sink = Recorder()
+        handle = kind(spec(upstream), sink)
+        try:
+            assert (await handle.start()).slots == 3
             left = {"x-ratelimit-remaining-requests": "0", "retry-after": "2"}
             upstream.faults.append(Fault(status=429, headers=left))
             handle.run(1, [chat()], 1)
             assert await sink.end(1) == ("busy", 1, 2.0)
             _, _, limits = await sink.wait(lambda e: e[0] == "report")
             assert (limits.replica, limits.requests_left, limits.retry_after_s) == ("big-1", 0, 2.0)
+            handle.run(2, [chat()], 1)
+            assert (await sink.end(2))[0] == "stream_done"
+        finally:
+            await handle.stop(1.0)
 
     run(test)
 

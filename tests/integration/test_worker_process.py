@@ -102,9 +102,13 @@ def test_a_model_that_hangs_is_found_by_its_progress_and_a_slow_one_is_left_alon
 
 def test_stopping_lets_a_batch_end_and_leaves_nothing_behind() -> None:
     async def test() -> None:
+        first = HandleFactory()(python(MODEL, "process"), Recorder())
+        await first.start()
+        await first.stop(5.0)
+        await asyncio.sleep(0.05)
+        before = len(os.listdir("/proc/self/fd"))
         sink = Recorder()
         handle = HandleFactory()(python(MODEL, "process"), sink)
-        before = len(os.listdir("/proc/self/fd"))
         begun = await handle.start()
         handle.run(1, [text("sleep 0.3")], 1)
         await handle.stop(5.0)
@@ -298,3 +302,31 @@ def test_an_idle_worker_is_asked_rarely() -> None:
             assert time.process_time() - here < 0.05
 
     run(test)
+
+
+def test_a_worker_needs_only_runtimes_the_wire_and_entities() -> None:
+    code = (
+        "import sys, semaforo.worker.process, semaforo.worker.streams\n"
+        "print(*sorted({name.split('.')[1] for name in sys.modules if name.startswith('semaforo.')}))\n"
+        "print(*[name for name in ('onnxruntime', 'httpx', 'uvicorn', 'yaml') if name in sys.modules])\n"
+    )
+    path = os.pathsep.join(p for p in sys.path if p)
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "entities errors runtime wire worker\n\n"
+
+
+def test_a_worker_whose_gateway_is_gone_ends_at_once() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = os.pathsep.join(p for p in sys.path if p)
+    worker = subprocess.run(
+        [sys.executable, "-m", "semaforo.worker", "--data", "0", "--control", "0", "--parent", str(ended.pid)],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert (worker.returncode, worker.stderr) == (1, "the gateway that started this worker is gone\n")

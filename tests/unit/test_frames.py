@@ -13,31 +13,33 @@ from hypothesis import strategies as st
 from semaforo.entities import BatchProfile, ReplicaSpec, Signature, StreamProfile, TensorSpec
 from semaforo.errors import InvalidRequest, ModelFailed, ProtocolError, Refused
 from semaforo.wire import frames as f
+from semaforo.wire import messages as m
 from semaforo.wire.block import Block, expand, group, join, members_of
 from semaforo.wire.payload import ChatChunk, Tensors
 
 DTYPES = ["bool", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
 PLAIN = [
-    f.Hello("0.1.0", "3.11.7", 12),
-    f.Load(ReplicaSpec("r-1", "m/1/x", "onnx", "a.onnx", options={"threads": 2}, inputs=({"name": "x"},))),
-    f.Loaded(BatchProfile(1e-3, 1e-4, curve=((1, 0.1),)), Signature((TensorSpec("x", shape=(-1, 3)),)), 5, 1),
-    f.Loaded(StreamProfile(), None, 0, 4),
-    f.LoadFailed("load_failed", "no such file"),
-    f.RunChat(3, {"messages": [{"role": "user", "content": "né"}], "n": None, "t": 0.5}),
-    f.Failed(4, "upstream", "gone", 1.5),
-    f.Busy(5, 0.25),
-    f.Chunk(6, ChatChunk(delta={"content": "x"}, finish_reason="stop", usage={"prompt_tokens": 1}, tokens=0)),
-    f.StreamDone(7, 0.5, 3, 9),
-    f.Cancel(8),
-    f.Ping(9),
-    f.Pong(9, 3, 2, 0.5),
-    f.Stop(),
+    m.Hello("0.1.0", "3.11.7", 12),
+    m.Load(ReplicaSpec("r-1", "m/1/x", "onnx", "a.onnx", options={"threads": 2}, inputs=({"name": "x"},))),
+    m.Loaded(BatchProfile(1e-3, 1e-4, curve=((1, 0.1),)), Signature((TensorSpec("x", shape=(-1, 3)),)), 5, 1),
+    m.Loaded(StreamProfile(), None, 0, 4),
+    m.LoadFailed("load_failed", "no such file"),
+    m.RunChat(3, {"messages": [{"role": "user", "content": "né"}], "n": None, "t": 0.5}),
+    m.Failed(4, "upstream", "gone", 1.5),
+    m.Busy(5, 0.25),
+    m.Chunk(6, ChatChunk(delta={"content": "x"}, finish_reason="stop", usage={"prompt_tokens": 1}, tokens=0)),
+    m.StreamDone(7, 0.5, 3, 9),
+    m.Limits({"requests_left": 3, "reset_s": 0.5}),
+    m.Cancel(8),
+    m.Ping(9),
+    m.Pong(9, 3, 2, 0.5),
+    m.Stop(),
 ]
 
 
-def read(data: bytes, sizes: list[int] | None = None, reader: f.FrameReader | None = None) -> list[f.Message]:
+def read(data: bytes, sizes: list[int] | None = None, reader: f.FrameReader | None = None) -> list[m.Message]:
     reader = reader or f.FrameReader()
-    messages: list[f.Message] = []
+    messages: list[m.Message] = []
     sizes = list(sizes or [])
     while data:
         room = reader.buffer()
@@ -52,8 +54,8 @@ def run_bytes(batch: int, members: list[Tensors]) -> bytes:
     return b"".join(f.encode_run(batch, group(members)))
 
 
-@pytest.mark.parametrize("message", PLAIN, ids=lambda m: type(m).__name__)
-def test_plain_messages_come_back(message: f.Plain) -> None:
+@pytest.mark.parametrize("message", PLAIN, ids=lambda message: type(message).__name__)
+def test_plain_messages_come_back(message: m.Plain) -> None:
     assert read(f.encode(message)) == [message]
 
 
@@ -62,7 +64,7 @@ def test_plain_messages_come_back(message: f.Plain) -> None:
 def test_every_dtype_and_shape(dtype: str, shape: tuple[int, ...]) -> None:
     array = (np.arange(int(np.prod(shape))).reshape(shape) % 2).astype(dtype)
     (message,) = read(run_bytes(1, [Tensors({"a": array, "b": array[:, None]})]))
-    assert isinstance(message, f.Run)
+    assert isinstance(message, m.Run)
     got = message.blocks[0].columns
     assert got["a"].dtype == array.dtype
     np.testing.assert_array_equal(got["a"], array)
@@ -74,7 +76,7 @@ def test_every_dtype_and_shape(dtype: str, shape: tuple[int, ...]) -> None:
 def test_views_and_other_byte_orders_are_sent_by_value() -> None:
     grid = np.arange(12, dtype=">i4").reshape(3, 4)
     (message,) = read(run_bytes(1, [Tensors({"t": grid.T, "s": grid[::2, :].T})]))
-    assert isinstance(message, f.Run)
+    assert isinstance(message, m.Run)
     np.testing.assert_array_equal(message.blocks[0].columns["t"], grid.T)
     np.testing.assert_array_equal(message.blocks[0].columns["s"], grid[::2, :].T)
 
@@ -82,7 +84,7 @@ def test_views_and_other_byte_orders_are_sent_by_value() -> None:
 def test_texts_keep_their_kind() -> None:
     cells = np.array([["a", b"\xff\x00"], ["", "né"]], dtype=object)
     (message,) = read(run_bytes(1, [Tensors({"t": cells})]))
-    assert isinstance(message, f.Run)
+    assert isinstance(message, m.Run)
     assert message.blocks[0].columns["t"].tolist() == cells.tolist()
 
 
@@ -91,7 +93,7 @@ def test_members_arrive_concatenated_and_in_order() -> None:
     two = Tensors({"x": np.full((3, 2), 2, "f4")})
     other = Tensors({"x": np.zeros((1, 4), "f4")}, {"k": 1}, ("y",))
     (message,) = read(run_bytes(9, [one, two, other, one]))
-    assert isinstance(message, f.Run)
+    assert isinstance(message, m.Run)
     assert message.batch == 9
     assert [b.counts for b in message.blocks] == [[1, 3], [1], [1]]
     assert message.blocks[0].columns["x"].tolist() == [[1, 1], [2, 2], [2, 2], [2, 2]]
@@ -104,7 +106,7 @@ def test_outcomes_keep_their_places() -> None:
     refused = Refused("full", retry_after_s=2.0)
     data = b"".join(f.encode_done(7, 0.25, [InvalidRequest("bad"), good, refused, ModelFailed("x")]))
     (message,) = read(data)
-    assert isinstance(message, f.Done)
+    assert isinstance(message, m.Done)
     assert (message.batch, message.service_s) == (7, 0.25)
     results = expand(message.outcomes)
     assert [type(r).__name__ for r in results] == [
@@ -126,24 +128,24 @@ def test_any_cut_of_the_bytes_gives_the_same_messages(data: st.DataObject) -> No
     members = [
         Tensors({"x": np.full((n, 7), i, "f4"), "t": np.array(["é"] * n, object)}) for i, n in enumerate(rows)
     ]
-    stream = run_bytes(1, members) + f.encode(f.Ping(3)) + run_bytes(2, members[:1])
+    stream = run_bytes(1, members) + f.encode(m.Ping(3)) + run_bytes(2, members[:1])
     sizes = data.draw(st.lists(st.integers(1, 200), max_size=40))
     first, ping, second = read(stream, sizes)
-    assert isinstance(first, f.Run)
-    assert isinstance(second, f.Run)
-    assert ping == f.Ping(3)
+    assert isinstance(first, m.Run)
+    assert isinstance(second, m.Run)
+    assert ping == m.Ping(3)
     joined = join(members)
     np.testing.assert_array_equal(first.blocks[0].columns["x"], joined.columns["x"])
-    assert [m.columns["x"].shape[0] for m in members_of(first.blocks[0])] == rows
+    assert [one.columns["x"].shape[0] for one in members_of(first.blocks[0])] == rows
 
 
 @pytest.mark.parametrize("size", [262_000, 262_144, 262_200, 3_000_000])
 def test_frames_around_and_over_the_size_of_the_buffer(size: int) -> None:
     array = np.random.default_rng(1).integers(0, 255, size=(1, size), dtype=np.uint8)
-    stream = f.encode(f.Ping(1)) + run_bytes(1, [Tensors({"x": array})]) + f.encode(f.Ping(2))
+    stream = f.encode(m.Ping(1)) + run_bytes(1, [Tensors({"x": array})]) + f.encode(m.Ping(2))
     ping, run, last = read(stream, [100_000] * 50)
-    assert (ping, last) == (f.Ping(1), f.Ping(2))
-    assert isinstance(run, f.Run)
+    assert (ping, last) == (m.Ping(1), m.Ping(2))
+    assert isinstance(run, m.Run)
     np.testing.assert_array_equal(run.blocks[0].columns["x"], array)
 
 
@@ -151,7 +153,7 @@ def test_earlier_messages_survive_later_ones() -> None:
     reader = f.FrameReader()
     (first,) = read(run_bytes(1, [Tensors({"x": np.full((1, 50), 1.0)})]), reader=reader)
     read(run_bytes(2, [Tensors({"x": np.full((1, 50), 2.0)})]), reader=reader)
-    assert isinstance(first, f.Run)
+    assert isinstance(first, m.Run)
     assert (first.blocks[0].columns["x"] == 1.0).all()
 
 

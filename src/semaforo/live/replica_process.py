@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import cast
 
+from semaforo.core import events
 from semaforo.entities import ReplicaSpec
 from semaforo.errors import InvalidRequest, ProtocolError, RuntimeLoadError, SemaforoError, error_from
 from semaforo.live.handle import Sink, Started
@@ -23,13 +24,15 @@ from semaforo.live.watch import Watch, WatchedOutbox
 from semaforo.runtime.failure import Failure
 from semaforo.runtime.stream import StreamEnd
 from semaforo.wire.block import group, splice
-from semaforo.wire.frames import (
+from semaforo.wire.frames import encode_run
+from semaforo.wire.messages import (
     Busy,
     Cancel,
     Chunk,
     Done,
     Failed,
     Hello,
+    Limits,
     Load,
     Loaded,
     LoadFailed,
@@ -39,8 +42,7 @@ from semaforo.wire.frames import (
     RunChat,
     Stop,
     StreamDone,
-    encode_run,
-)
+)  # fmt: skip
 from semaforo.wire.payload import Chat, Payload, Tensors
 from semaforo.worker.link import LoopLink
 from semaforo.worker.options import WorkerOptions, worker_options
@@ -201,6 +203,8 @@ class ProcessReplica:
             self._outbox.failed(message.batch, failure)
         elif isinstance(message, Busy):
             self._outbox.failed(message.batch, Failure("busy", "", message.retry_after_s))
+        elif isinstance(message, Limits):
+            self._sink.report(events.Limits(self._spec.id, **message.limits))
         elif isinstance(message, Hello):
             self._data.send(Load(self._spec))
         elif self._loaded.done():

@@ -12,8 +12,9 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import cast
+from typing import Any, cast
 
+from semaforo.core.events import Limits
 from semaforo.entities import ReplicaSpec
 from semaforo.live.handle import Sink, Started
 from semaforo.live.outbox import ThreadOutbox
@@ -56,7 +57,7 @@ class ThreadReplica:
         self._period_s = min(options.ping_s, options.hang_s / 2)
         watch = self._watch = Watch(options, self._loop.time)
         outbox = ThreadOutbox(self._loop, WatchedOutbox(self._sink, watch), lambda: self._closed)
-        self._host = _ThreadHost(self._spec, options, outbox, self._loop)
+        self._host = _ThreadHost(self._spec, options, outbox, self._loop, self._limits)
         started = await self._host.started
         watch.profile = started.profile
         return started
@@ -85,6 +86,9 @@ class ThreadReplica:
                 await asyncio.wait_for(self._host.over.wait(), max(grace_s, 0.05))
         self._closed = True
 
+    def _limits(self, said: dict[str, Any]) -> None:
+        self._sink.report(Limits(self._spec.id, **said))
+
     def _look(self) -> None:
         self._timer = None
         if self._watch is None or self._closed:
@@ -106,11 +110,13 @@ class _ThreadHost:
         options: WorkerOptions,
         outbox: ThreadOutbox,
         loop: asyncio.AbstractEventLoop,
+        on_limits: Callable[[dict[str, Any]], None],
     ) -> None:
         self._spec = spec
         self._options = options
         self._outbox = outbox
         self._loop = loop
+        self._on_limits = on_limits
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._cancelled: set[int] = set()
         self._inner: asyncio.AbstractEventLoop | None = None
@@ -183,6 +189,8 @@ class _ThreadHost:
         await warm_awaited(self._spec, hosted)
         self._concurrent = Concurrent(hosted, self._outbox, stall_s=self._options.stall_s)
         self._inner = asyncio.get_running_loop()
+        if hasattr(hosted.model, "on_limits"):
+            hosted.model.on_limits = lambda said: self._tell(self._on_limits, said)
         self._tell(self._accept, self._describe(hosted))
         self._in_work_off()
         await self._stopping.wait()

@@ -52,26 +52,36 @@ def uneven(columns: dict[str, Array], rows: int) -> str:
     return ""
 
 
-def _alike(first: Tensors, other: Tensors) -> bool:
-    a, b = first.arrays, other.arrays
-    if len(a) != len(b) or first.parameters != other.parameters or first.outputs != other.outputs:
+def _alike(first: Tensors, layout: list[tuple[str, Any, tuple[int, ...]]], other: Tensors) -> bool:
+    arrays = other.arrays
+    if len(arrays) != len(layout) or first.parameters != other.parameters or first.outputs != other.outputs:
         return False
-    for name, array in a.items():
-        match = b.get(name)
-        if match is None or match.dtype != array.dtype or match.shape[1:] != array.shape[1:]:
+    rows = -1
+    for name, dtype, shape in layout:
+        array = arrays.get(name)
+        if array is None or array.dtype != dtype or array.shape[1:] != shape or array.ndim == 0:
             return False
-    # Concatenated, the rows of a member that has more in one column than in another would shift the rest.
-    return not uneven(b, other.rows) and not uneven(a, first.rows)
+        # Concatenated, the rows of a member that has more in one column than in another would shift the rest.
+        if rows < 0:
+            rows = array.shape[0]
+        elif array.shape[0] != rows:
+            return False
+    return True
 
 
 def group(members: Sequence[Tensors]) -> list[list[Tensors]]:
     """Cut members into runs of neighbours that can share a block."""
     groups: list[list[Tensors]] = []
+    first: Tensors | None = None
+    layout: list[tuple[str, Any, tuple[int, ...]]] = []
     for member in members:
-        if groups and _alike(groups[-1][0], member):
+        if first is not None and _alike(first, layout, member):
             groups[-1].append(member)
         else:
             groups.append([member])
+            layout = [(name, array.dtype, array.shape[1:]) for name, array in member.arrays.items()]
+            # What is uneven itself begins a group that nothing can join.
+            first = member if _alike(member, layout, member) else None
     return groups
 
 

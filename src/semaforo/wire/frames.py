@@ -15,15 +15,34 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from semaforo.entities import Profile, ReplicaSpec, Signature
 from semaforo.errors import ProtocolError, SemaforoError, error_from
 from semaforo.wire.block import Block, Outcome, uneven
-from semaforo.wire.payload import Array, ChatChunk, Tensors
+from semaforo.wire.messages import (
+    Busy,
+    Cancel,
+    Chunk,
+    Done,
+    Failed,
+    Hello,
+    Limits,
+    Load,
+    Loaded,
+    LoadFailed,
+    Message,
+    Ping,
+    Plain,
+    Pong,
+    Run,
+    RunChat,
+    Stop,
+    StreamDone,
+)
+from semaforo.wire.payload import Array, Tensors
 
 VERSION = 1
 MAX_HEADER = 16 * 1024 * 1024
@@ -32,124 +51,11 @@ MAX_BUFFERS = 4 * 1024 * 1024 * 1024
 _MAGIC = b"SF"
 _PREFIX = struct.Struct("<2sBBIQ")
 _SCRATCH = 256 * 1024
+# Below this, one copy costs less than a buffer for each member.
+_COPIED = 128 * 1024
 _ZEROS = b"\0" * 8
 
 Buffer = bytes | memoryview
-
-
-class Hello(msgspec.Struct, array_like=True, frozen=True):
-    """A worker's first word."""
-
-    semaforo: str
-    python: str
-    pid: int
-
-
-class Load(msgspec.Struct, array_like=True, frozen=True):
-    """Load this replica, warm it up, and say `Loaded` or `LoadFailed`."""
-
-    spec: ReplicaSpec
-
-
-class Loaded(msgspec.Struct, array_like=True, frozen=True):
-    """A replica is warm. The fields are those of `live.handle.Started`."""
-
-    profile: Profile | None
-    signature: Signature | None
-    memory_bytes: int
-    slots: int
-
-
-class LoadFailed(msgspec.Struct, array_like=True, frozen=True):
-    """A replica could not be loaded."""
-
-    code: str
-    message: str
-
-
-class RunChat(msgspec.Struct, array_like=True, frozen=True):
-    """Begin one stream; `body` is the OpenAI request."""
-
-    batch: int
-    body: dict[str, Any]
-
-
-class Failed(msgspec.Struct, array_like=True, frozen=True):
-    """A batch or stream ended badly as a whole; the kinds are those of `core.events.BatchFailed`."""
-
-    batch: int
-    kind: Literal["error", "invalid", "cancelled", "upstream"]
-    message: str
-    retry_after_s: float = 0.0
-
-
-class Busy(msgspec.Struct, array_like=True, frozen=True):
-    """A batch was refused; nothing was run."""
-
-    batch: int
-    retry_after_s: float
-
-
-class Chunk(msgspec.Struct, array_like=True, frozen=True):
-    """One chunk of a stream."""
-
-    batch: int
-    chunk: ChatChunk
-
-
-class StreamDone(msgspec.Struct, array_like=True, frozen=True):
-    """A stream ended well."""
-
-    batch: int
-    service_s: float
-    prompt_tokens: int
-    output_tokens: int
-
-
-class Limits(msgspec.Struct, array_like=True, frozen=True):
-    """What an upstream said of its limits; the fields are those of `core.events.Limits`."""
-
-    limits: dict[str, float]
-
-
-class Cancel(msgspec.Struct, array_like=True, frozen=True):
-    """Stop a batch if possible; its end is still told."""
-
-    batch: int
-
-
-class Ping(msgspec.Struct, array_like=True, frozen=True):
-    """Are you there?"""
-
-    number: int
-
-
-class Pong(msgspec.Struct, array_like=True, frozen=True):
-    """Alive, and this far: batches begun and ended since the start, and seconds in the oldest open one."""
-
-    number: int
-    begun: int
-    ended: int
-    age_s: float
-
-
-class Stop(msgspec.Struct, array_like=True, frozen=True):
-    """End what is open, then exit."""
-
-
-class Run(msgspec.Struct, frozen=True):
-    """Run these blocks, in order, as one batch."""
-
-    batch: int
-    blocks: list[Block]
-
-
-class Done(msgspec.Struct, frozen=True):
-    """A batch ended: the outcomes, in the order of its members."""
-
-    batch: int
-    service_s: float
-    outcomes: list[Outcome]
 
 
 class _Column(msgspec.Struct, array_like=True):
@@ -184,12 +90,6 @@ class _DoneHead(msgspec.Struct, array_like=True):
     errors: dict[int, _ErrorHead] = {}
 
 
-Plain = (
-    Hello | Load | Loaded | LoadFailed | RunChat | Failed | Busy | Chunk | StreamDone | Limits | Cancel | Ping
-    | Pong | Stop
-)  # fmt: skip
-Message = Plain | Run | Done
-
 _RUN, _DONE = 1, 2
 _KINDS: dict[int, type[Any]] = {
     10: Hello, 11: Load, 12: Loaded, 13: LoadFailed, 14: RunChat, 15: Failed, 16: Busy, 17: Chunk,
@@ -216,6 +116,12 @@ def _frame(kind: int, head: Any, buffers: list[Buffer], size: int) -> list[Buffe
         )
     prefix = _PREFIX.pack(_MAGIC, VERSION, kind, len(header), size)
     return [prefix, header, _ZEROS[: -len(header) % 8], *buffers]
+
+
+def size_of(frame: Sequence[Buffer]) -> int:
+    """Return the bytes of a frame that is still in parts."""
+    _, _, _, header, buffers = _PREFIX.unpack_from(frame[0])
+    return int(_PREFIX.size + header + -header % 8 + buffers)
 
 
 def encode(message: Plain) -> bytes:
@@ -255,6 +161,8 @@ def _put_column(name: str, parts: Sequence[Array], buffers: list[Buffer]) -> _Co
                 raise ProtocolError(f"tensor '{name}' has dtype {dtype}, which no V2 datatype stands for")
             parts = [part.astype(little) for part in parts]
             code = little.str
+        if len(parts) > 1 and len(parts) * first.nbytes < _COPIED:
+            parts = (np.concatenate(parts),)
         for part in parts:
             if part.nbytes:
                 buffers.append((part if part.flags.c_contiguous else np.ascontiguousarray(part)).data)
@@ -279,13 +187,13 @@ def encode_run(batch: int, groups: Sequence[Sequence[Tensors]]) -> list[Buffer]:
     size = 0
     for members in groups:
         first = members[0]
-        for member in members:
-            name = uneven(member.arrays, member.rows)
-            if name:
-                raise ProtocolError(f"tensor '{name}' has not as many rows as the first one, {member.rows}")
+        counts = [m.rows for m in members]
+        # Of several, `group` has made sure.
+        if len(members) == 1 and (name := uneven(first.arrays, counts[0])):
+            raise ProtocolError(f"tensor '{name}' has not as many rows as the first one, {counts[0]}")
         columns = [_put_column(name, [m.arrays[name] for m in members], buffers) for name in first.arrays]
         size += _padded(columns)
-        heads.append(_BlockHead(columns, [m.rows for m in members], first.parameters, first.outputs))
+        heads.append(_BlockHead(columns, counts, first.parameters, first.outputs))
     return _frame(_RUN, _RunHead(batch, heads), buffers, size)
 
 

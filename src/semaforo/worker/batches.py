@@ -10,7 +10,8 @@ from semaforo.runtime.failure import Failure
 from semaforo.runtime.serve import CANCELLED, tell
 from semaforo.runtime.stream import StreamEnd
 from semaforo.wire.block import Outcome
-from semaforo.wire.frames import Busy, Chunk, Failed, Run, RunChat, Stop, StreamDone, encode_done
+from semaforo.wire.frames import encode_done
+from semaforo.wire.messages import Busy, Chunk, Failed, Run, RunChat, Stop, StreamDone
 from semaforo.wire.payload import ChatChunk
 from semaforo.worker.control import Control, Progress
 from semaforo.worker.link import BlockingLink, LoopLink

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from semaforo.errors import ProtocolError
-from semaforo.wire.frames import Cancel, Ping, Pong
+from semaforo.wire.messages import Cancel, Ping, Pong
 from semaforo.worker.link import BlockingLink
 
 _REMEMBERED = 1024

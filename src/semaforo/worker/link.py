@@ -10,13 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from semaforo.errors import ProtocolError
-from semaforo.wire.frames import Buffer, FrameReader, Message, Plain, encode
+from semaforo.wire.frames import Buffer, FrameReader, encode, size_of
+from semaforo.wire.messages import Message, Plain
 
 _JOINED = 128 * 1024
-
-
-def _size(buffers: Sequence[Buffer]) -> int:
-    return sum(b.nbytes if isinstance(b, memoryview) else len(b) for b in buffers)
 
 
 class BlockingLink:
@@ -50,7 +47,7 @@ class BlockingLink:
     def send_buffers(self, buffers: Sequence[Buffer]) -> None:
         """Send a frame that is still in parts."""
         with self._sending:
-            if _size(buffers) <= _JOINED:
+            if size_of(buffers) <= _JOINED:
                 self._sock.sendall(b"".join(buffers))
             else:
                 for buffer in buffers:
@@ -116,7 +113,7 @@ class LoopLink(asyncio.BufferedProtocol):
         """Send a frame that is still in parts; nothing happens on a closed socket."""
         if self._transport is None:
             return
-        if _size(buffers) <= _JOINED:
+        if size_of(buffers) <= _JOINED:
             self._transport.write(b"".join(buffers))
             return
         for buffer in buffers:

@@ -22,7 +22,7 @@ import semaforo
 from semaforo.entities import ReplicaSpec
 from semaforo.errors import ProtocolError, SemaforoError
 from semaforo.runtime.host import Hosted, load, warm, warm_awaited
-from semaforo.wire.frames import Hello, Load, Loaded, LoadFailed
+from semaforo.wire.messages import Hello, Load, Loaded, LoadFailed
 from semaforo.worker.batches import serve_batches
 from semaforo.worker.control import Control, Progress
 from semaforo.worker.link import BlockingLink

@@ -7,7 +7,7 @@ import socket
 
 from semaforo.runtime.host import Hosted
 from semaforo.runtime.serve import CANCELLED, Concurrent
-from semaforo.wire.frames import Message, Run, RunChat, Stop
+from semaforo.wire.messages import Limits, Message, Run, RunChat, Stop
 from semaforo.wire.payload import Chat
 from semaforo.worker.batches import FrameOutbox
 from semaforo.worker.control import Control, Progress
@@ -36,6 +36,8 @@ async def serve_streams(
     link = LoopLink(on_message, lambda _: over.set())
     outbox = FrameOutbox(link, progress)
     concurrent = Concurrent(hosted, outbox, stall_s=stall_s, on_begin=progress.begin)
+    if hasattr(hosted.model, "on_limits"):
+        hosted.model.on_limits = lambda said: link.send(Limits(said))
     control.on_cancel = lambda batch: _swallow_closed(loop, concurrent, batch)
     sock.setblocking(False)
     await loop.create_unix_connection(lambda: link, sock=sock)
