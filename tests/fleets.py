@@ -1,4 +1,4 @@
-"""Small fleets for tests of the core: catalogs, requests and replicas in one line each, and a watched dispatcher."""
+"""Small fleets for tests of the core: catalogs, requests and replicas in a line each, and a watched dispatcher."""
 
 from __future__ import annotations
 
@@ -34,16 +34,18 @@ from semaforo.entities import (
 CONTRACT = set(Contract.__struct_fields__)
 
 
-def variant(name: str, *, base: float = 0.001, row: float = 0.001, task: str = "t", **fields: Any) -> Variant:
-    """Return a batch variant ``name/1/v``."""
+def variant(
+    model: str, *, base: float = 0.001, row: float = 0.001, task: str = "t", **fields: Any
+) -> Variant:
+    """Return a batch variant ``model/1/v``."""
     fields = {"profile": BatchProfile(base, row), "quality": 0.9, "version": "1", "name": "v"} | fields
-    return Variant(id=f"{name}/{fields['version']}/{fields['name']}", model=name, task=task, **fields)
+    return Variant(id=f"{model}/{fields['version']}/{fields['name']}", model=model, task=task, **fields)
 
 
-def chat(name: str, *, task: str = "c", profile: StreamProfile | None = None, **fields: Any) -> Variant:
-    """Return a stream variant ``name/1/v``."""
+def chat(model: str, *, task: str = "c", profile: StreamProfile | None = None, **fields: Any) -> Variant:
+    """Return a stream variant ``model/1/v``."""
     profile = profile or StreamProfile(first_s=0.02, token_s=0.001, slots=2)
-    return variant(name, task=task, profile=profile, kind="chat", **fields)
+    return variant(model, task=task, profile=profile, kind="chat", **fields)
 
 
 def fleet(

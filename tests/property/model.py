@@ -1,7 +1,7 @@
 """An independent model of what the dispatcher may do: it sees events, times and effects, and nothing else.
 
 It keeps its own account of requests, batches and replicas, made from the contract between core and driver, and
-raises `Violation` at the first effect (or missing effect) that breaks a rule. It never reads the dispatcher's state.
+raises `Violation` at the first effect, or missing effect, that breaks a rule. It never reads the dispatcher's state.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Asked:
     deadline: float
     order: int
     scoring: bool = False
+    scored_by: float = inf
     waiting_since: float = inf
     live: set[int] = field(default_factory=set)
     runs: int = 0
@@ -180,8 +181,10 @@ class Model:
         self.outcomes: Counter[str] = Counter()
         self.arrivals = 0
         self.conflicts = 0
+        self.hedged_tasks: set[str] = set()
         self._last_batch = 0
         self._order = 0
+        self._falling: set[str] = set()
 
     # --- what may be asked about the world -------------------------------------------------------------
 
@@ -225,6 +228,7 @@ class Model:
         self, event: DispatcherEvent, now: float, effects: Sequence[DispatcherEffect], wake: float | None
     ) -> None:
         """Check what an event has caused; `wake` is when the dispatcher wants a `Tick` next."""
+        self._falling = self._caused_by(event.request) if isinstance(event, Cancelled) else set()
         ended = self._take_in(event, now)
         for effect in effects:
             if isinstance(effect, Run):
@@ -249,6 +253,7 @@ class Model:
                 standing.drained = True
             elif isinstance(effect, Score):
                 self.asked[effect.request].scoring = True
+                self.asked[effect.request].scored_by = effect.by
             elif isinstance(effect, Decided):
                 self._decided(effect)
         for asked in self.asked.values():
@@ -269,7 +274,7 @@ class Model:
         elif isinstance(event, FirstChunk):
             if event.batch in self.work:
                 for member in self.work[event.batch].members:
-                    self.asked[member].started = True
+                    self.asked[member].started |= self.asked[member].request.stream
         elif isinstance(event, Scored):
             if event.request in self.asked:
                 self.asked[event.request].scoring = False
@@ -278,10 +283,13 @@ class Model:
                 if standing.away_until <= now:
                     standing.away_until = 0.0
             for asked in self.asked.values():
-                if asked.scoring and now >= min(asked.arrived + asked.task.score_s, asked.deadline):
+                if asked.scoring and now >= asked.scored_by:
                     asked.scoring = False
         elif isinstance(event, FleetChanged):
             self.catalog = event.catalog
+            for asked in self.asked.values():
+                asked.task = self._task(asked.request) or asked.task
+            self.hedged_tasks |= {t.name for t in event.catalog.tasks.values() if t.hedge > 0}
         elif isinstance(event, ReplicaReady):
             self._ready(event, now)
         elif isinstance(event, ReplicaGone):
@@ -302,9 +310,7 @@ class Model:
         if request.id in self.asked:
             self.conflicts += 1
             return
-        name = self.catalog.aliases.get(request.target, request.target)
-        of_model = [v.task for v in self.catalog.variants.values() if v.model == name]
-        task = self.catalog.tasks.get(name) or self.catalog.tasks.get(of_model[0] if of_model else "")
+        task = self._task(request)
         seconds = request.contract.deadline_s
         if seconds is None and task is not None:
             seconds = task.deadline_s
@@ -312,7 +318,12 @@ class Model:
         if request.step is not None and request.step.deadline_at is not None:
             deadline = min(deadline, request.step.deadline_at)
         self._order += 1
-        self.asked[request.id] = Asked(request, task or TaskType(name), now, deadline, self._order)
+        self.asked[request.id] = Asked(request, task or TaskType(""), now, deadline, self._order)
+
+    def _task(self, request: Request) -> TaskType | None:
+        name = self.catalog.aliases.get(request.target, request.target)
+        of_model = [v.task for v in self.catalog.variants.values() if v.model == name]
+        return self.catalog.tasks.get(name) or self.catalog.tasks.get(of_model[0] if of_model else "")
 
     def _ready(self, event: ReplicaReady, now: float) -> None:
         view = event.replica
@@ -354,7 +365,7 @@ class Model:
         for member in work.members:
             asked = self.asked[member]
             asked.live.discard(number)
-            if isinstance(event, BatchFailed):
+            if isinstance(event, BatchFailed) and not asked.live:
                 asked.failures += 1
                 asked.failed_on = work.replica
                 single = len(work.members) == 1
@@ -449,7 +460,7 @@ class Model:
         )  # fmt: skip
         if one.live:
             (first,) = one.live if len(one.live) == 1 else (0,)
-            hedged = first and one.task.hedge > 0 and request.idempotent and not one.started
+            hedged = first and one.task.name in self.hedged_tasks and request.idempotent and not one.started
             apart = first and self.work[first].replica != standing.view.id
             expect(
                 hedged and apart and len(effect.members) == 1, "hedge", f"{effect}: {rid} runs in {one.live}"
@@ -484,7 +495,7 @@ class Model:
             )
         elif outcome == "cancelled":
             expect(
-                isinstance(event, Cancelled) and self._under(rid, event.request),
+                rid in self._falling,
                 "cancelled",
                 f"{effect} on {event}",
             )
@@ -502,17 +513,14 @@ class Model:
         if outcome != "done":
             expect(effect.code and effect.message, "words", f"{effect} says nothing to the caller")
 
-    def _under(self, rid: str, ancestor: str) -> bool:
-        seen = set()
-        while rid not in seen:
-            if rid == ancestor:
-                return True
-            seen.add(rid)
-            asked = self.asked.get(rid)
-            if asked is None or asked.request.step is None:
-                return False
-            rid = asked.request.step.parent
-        return False
+    def _caused_by(self, root: str) -> set[str]:
+        """Return the open requests that fall when `root` is cancelled: itself, its steps, theirs, and so on."""
+        steps = {i: self.asked[i].request.step for i in self.open_requests()}
+        found, more = {root}, {root}
+        while more:
+            more = {i for i, step in steps.items() if step and step.parent in more} - found
+            found |= more
+        return found & set(steps)
 
     def _served(self, asked: Asked) -> list[Variant]:
         in_service = {s.view.variant for s in self.replicas.values() if not s.draining}
@@ -544,13 +552,8 @@ class Model:
 
     def _after(self, event: DispatcherEvent, now: float, wake: float | None) -> None:
         expect(not self.conflicts, "answers", "an id in use was not refused")
-        if isinstance(event, Cancelled):
-            for rid in self.open_requests():
-                expect(
-                    not self._under(rid, event.request),
-                    "cancelled",
-                    f"{rid} is still alive under {event.request}",
-                )
+        for rid in self._falling:
+            expect(self.asked[rid].outcome, "cancelled", f"{rid} is still alive under {event}")
         for number, work in self.work.items():
             unwanted = all(self.asked[m].outcome for m in work.members)
             expect(

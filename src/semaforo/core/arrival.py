@@ -361,7 +361,7 @@ class Door:
         seconds = contract.deadline_s if contract.deadline_s is not None else plan.task.deadline_s
         deadline = now + seconds if seconds is not None else _INFINITE
         if request.step is not None and request.step.deadline_at is not None:
-            deadline = min(deadline, request.step.deadline_at)
+            deadline = min(deadline, float(request.step.deadline_at))
         tokens = 0.0
         if request.stream:
             usual = max((c.book.output_tokens for c in plan.choices), default=0.0)

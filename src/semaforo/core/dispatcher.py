@@ -169,16 +169,16 @@ class Dispatcher:
         self._lose(event.replica, now, out, expected=expected)
         if not expected and not self.state.variants[replica.variant].ready:
             self._give_up_waiting(now, out)
-        if replica.exclusive:
-            self._placer.fill_turn(replica.device, now, out)
 
     def _lose(self, replica_id: str, now: float, out: list[DispatcherEffect], *, expected: bool) -> None:
         lost = [n for n, b in self.state.batches.items() if b.replica == replica_id]
-        self._supply.gone(replica_id, now, expected=expected)
+        replica = self._supply.gone(replica_id, now, expected=expected)
         if expected:
             self._ledger.set_timer(now + EXPECT_BACK_S, Timer.READY, replica_id)
         for number in lost:
             self._outcomes.failed(BatchFailed(number, "crash", f"replica {replica_id} was lost"), now, out)
+        if replica is not None and replica.exclusive:
+            self._placer.fill_turn(replica.device, now, out)
 
     def _drain(self, event: DrainReplica, now: float, out: list[DispatcherEffect]) -> None:
         replica = self.state.replicas.get(event.replica)

@@ -236,7 +236,7 @@ class Outcomes:
     ) -> None:  # fmt: skip
         self._ledger.finish(
             job, "failed", now, out, variant=batch.variant, replica=batch.replica, code=code, message=text,
-            retry_after_s=retry_after_s,
+            retry_after_s=float(retry_after_s),
         )  # fmt: skip
 
     def busy(self, event: Busy, now: float, out: list[DispatcherEffect]) -> None:

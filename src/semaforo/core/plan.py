@@ -99,7 +99,7 @@ class Planner:
                 tokens, seconds = 0.0, profile.seconds(request.ref.rows)
             name, detail = route.ruled_out(variant, request, seconds, tokens)
             if name:
-                ruled_out.append(Considered(variant.id, name, detail, quality=variant.quality or 0.0))
+                ruled_out.append(Considered(variant.id, name, detail, quality=float(variant.quality or 0.0)))
             else:
                 kept.append((variant, book, route.predicted_cost(variant, request, seconds, tokens)))
         choices = _choices(kept, task)
@@ -127,7 +127,7 @@ class Planner:
 
 
 def _choices(kept: list[tuple[Variant, VariantBook, float]], task: TaskType) -> tuple[Choice, ...]:
-    qualities = [route.UNKNOWN_QUALITY if v.quality is None else v.quality for v, _, _ in kept]
+    qualities = [route.UNKNOWN_QUALITY if v.quality is None else float(v.quality) for v, _, _ in kept]
     costs = [cost for _, _, cost in kept]
     best, dearest = max(qualities, default=0.0), max(costs, default=0.0)
     opens = route.open_set([v for v, _, _ in kept], costs, task.prefer) if kept else []

@@ -73,7 +73,7 @@ class Fit(msgspec.Struct):
 
 def fit_from(profile: BatchProfile) -> Fit:
     """Start a fit from a measured profile, worth a few observations at one and at many rows."""
-    fit = Fit(base=profile.base_s, row=profile.row_s)
+    fit = Fit(base=float(profile.base_s), row=float(profile.row_s))
     for rows in (1, 8):
         seconds = profile.seconds(rows)
         fit.n += _PRIOR_WEIGHT

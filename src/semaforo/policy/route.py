@@ -47,7 +47,7 @@ def weights_of(prefer: Preference) -> Weights:
 
 def predicted_tokens(request: Request, usual_output: float) -> float:
     """Predict a stream's output tokens: the usual length, cut at what the caller allows."""
-    return min(usual_output, request.max_tokens) if request.max_tokens else usual_output
+    return float(min(usual_output, request.max_tokens) if request.max_tokens else usual_output)
 
 
 def predicted_cost(variant: Variant, request: Request, seconds: float, output_tokens: float) -> float:
