@@ -9,6 +9,7 @@ replica of that id has served work again.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import signal
@@ -189,6 +190,7 @@ def leftovers(pids: set[int]) -> int:
 async def live(report: Report, folder: Path, faults: int) -> Run:
     """Start the fleet, run, stop it."""
     os.environ.update(environment())
+    logging.getLogger("semaforo").setLevel(logging.ERROR)  # Each loss would be told as a warning.
     models.work(folder / "heavy.onnx", MODEL_S)
     fleet = folder / "fleet.yaml"
     fleet.write_text(FLEET)
