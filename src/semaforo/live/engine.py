@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ class Engine:
             JournalError: The journal cannot be written.
         """
         self._loop = asyncio.get_running_loop()
-        self._clock = self._loop.time
+        # Not the loop's clock: uvloop's moves in steps of a millisecond.
+        self._clock = time.monotonic
         self._crew = Crew(self._factory, self._inbox, self._tell, self._control)
         if self._journal_path is not None:
             self._journal = JournalWriter(self._journal_path, self._dispatcher, self._controller)
@@ -298,13 +300,13 @@ class Engine:
                 do(effect)
         at = self._dispatcher.next_deadline()
         if at is not None and (self._timer is None or at < self._timer_at):
-            self._arm(at)
+            self._arm(at, now)
 
-    def _arm(self, at: float) -> None:
+    def _arm(self, at: float, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        self._timer = self._loop.call_at(at, self._tick)
+        self._timer = self._loop.call_later(max(0.0, at - now), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -322,7 +324,7 @@ class Engine:
             self._control_timer = None
         at = self._controller.next_deadline()
         if at is not None and not self._crew.closing:
-            self._control_timer = self._loop.call_at(at, self._control, Tick())
+            self._control_timer = self._loop.call_later(max(0.0, at - now), self._control, Tick())
 
     def _flush_later(self) -> None:
         if self._journal is not None:

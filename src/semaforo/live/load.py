@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from semaforo.catalog.state import Catalog
@@ -29,9 +30,8 @@ class LoadMeter:
         """Watch the variants that may have more than one number of replicas; no timer runs for none."""
         self._scaling = {name for name, s in catalog.scaling.items() if s.most > s.least}
         if self._scaling and self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._at = loop.time()
-            self._timer = loop.call_later(PERIOD_S, self._measure)
+            self._at = time.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._measure)
 
     def close(self) -> None:
         """Stop measuring."""
@@ -44,8 +44,7 @@ class LoadMeter:
         self._timer = None
         if not self._scaling:
             return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         span, self._at = now - self._at, now
         busy: dict[str, float] = {}
         waiting: dict[str, int] = {}
@@ -64,4 +63,4 @@ class LoadMeter:
             busy[name] = min(1.0, max(0.0, used + running) / (span * book.slots)) if book.slots else 0.0
             waiting[name] = sum(self._state.lanes[lane].rows for lane in book.lanes)
         self._control(Load(waiting, busy))
-        self._timer = loop.call_later(PERIOD_S, self._measure)
+        self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._measure)
