@@ -4,7 +4,9 @@ Rules this module keeps:
 
 1. Everything that is wrong with what the file points at is found in one pass and named with line and key.
 2. An artefact's digest is taken here and travels with its replica: what was checked is what is loaded.
-3. What the fleet file states wins over what is noted beside an artefact, and that over a default.
+3. A secret (a key, headers for an upstream) is no part of a catalog: it joins the replica when that is started,
+   and so it is never journaled or shown.
+4. What the fleet file states wins over what is noted beside an artefact, and that over a default.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 
 _DEFAULT = "default"
 _PER_MILLION = 1e-6
+_SECRET = ("key", "headers")
+
+Secrets = dict[str, dict[str, Any]]
 
 
 class Blueprint(msgspec.Struct, frozen=True):
@@ -49,12 +54,14 @@ class Blueprint(msgspec.Struct, frozen=True):
         file: The file it came from.
         journal: File of the journal, or None.
         ring: Requests whose decisions are kept to be explained.
+        secrets: By variant id, options of the runtime that stay out of the catalog.
     """
 
     catalog: Catalog
     file: FleetFile
     journal: Path | None
     ring: int
+    secrets: Secrets
 
 
 def blueprint(path: str | Path) -> Blueprint:
@@ -66,7 +73,21 @@ def blueprint(path: str | Path) -> Blueprint:
     file = load_fleet(path)
     settings = file.settings
     journal = file.folder / settings.journal if settings.journal else None
-    return Blueprint(catalog_of(file), file, journal, settings.explain.ring)
+    catalog = catalog_of(file)
+    return Blueprint(catalog, file, journal, settings.explain.ring, _secrets(file, catalog))
+
+
+def _secrets(file: FleetFile, catalog: Catalog) -> Secrets:
+    found: Secrets = {}
+    for variant in catalog.variants.values():
+        model = file.settings.models[variant.model]
+        options = {**model.options, **model.variants.get(variant.name, VariantSettings()).options}
+        hidden = {name: options[name] for name in _SECRET if name in options}
+        if model.url and model.key:
+            hidden["key"] = model.key
+        if hidden:
+            found[variant.id] = hidden
+    return found
 
 
 def catalog_of(file: FleetFile) -> Catalog:
@@ -203,7 +224,8 @@ class _Entry:
         model, variant = self._model, self._variant
         options = {**model.options, **variant.options}
         if model.url:
-            options = {"model": self._name, **({"key": model.key} if model.key else {}), **options}
+            options = {"model": self._name, **options}
+        options = {name: value for name, value in options.items() if name not in _SECRET}
         runtime = model.runtime or ("onnx" if model.source else "python" if model.python else "openai")
         if self._task.kind == "chat" and runtime in ("openai", "python"):
             options = {"slots": model.stream.slots, **options}
@@ -256,20 +278,26 @@ def _plain(spec: TensorSpec) -> dict[str, Any]:
     return plain
 
 
-def handles() -> Callable[[ReplicaSpec, Sink], Handle]:
+def handles(secrets: Secrets | None = None) -> Callable[[ReplicaSpec, Sink], Handle]:
     """Return the factory of what hosts replicas: inline, in threads, in processes, or remote."""
     from semaforo.live.handles import handle_for
 
-    return handle_for
+    def handle_with(spec: ReplicaSpec, sink: Sink) -> Handle:
+        hidden = (secrets or {}).get(spec.variant)
+        if hidden:
+            spec = msgspec.structs.replace(spec, options={**spec.options, **hidden})
+        return handle_for(spec, sink)
+
+    return handle_with
 
 
-def engine_for(journal: Path | None = None, ring: int = 4096) -> Engine:
+def engine_for(journal: Path | None = None, ring: int = 4096, secrets: Secrets | None = None) -> Engine:
     """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``."""
     from semaforo.live.engine import Engine
 
     if journal is not None:
         journal.parent.mkdir(parents=True, exist_ok=True)
-    return Engine(handles(), journal=journal, explain_ring=ring)
+    return Engine(handles(secrets), journal=journal, explain_ring=ring)
 
 
 def server_settings(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from semaforo.build import blueprint
+from semaforo.build import blueprint, engine_for, handles
 from semaforo.catalog import Scaling
 from semaforo.config import FleetFileError
-from semaforo.entities import Privacy, StreamProfile
+from semaforo.entities import Privacy, ReplicaSpec, StreamProfile
+from semaforo.live.handle import Sink
 from semaforo.repository import Measured, note, sha256_of
 
 FLEET = """\
@@ -64,7 +67,8 @@ def test_every_variant_is_in_the_catalog_with_what_it_costs_and_is_worth(fleet: 
 
 
 def test_a_template_says_how_to_start_a_replica(fleet: Path) -> None:
-    templates = blueprint(fleet).catalog.templates
+    plan = blueprint(fleet)
+    templates = plan.catalog.templates
     int8 = templates["net/1/int8"]
     assert int8.options == {"threads": 2, "optimisation": "basic"}
     assert (int8.runtime, int8.device) == ("onnx", "cuda:1")
@@ -73,7 +77,30 @@ def test_a_template_says_how_to_start_a_replica(fleet: Path) -> None:
     assert templates["rule/1/default"].source == f"{fleet.parent / 'rules.py'}:digits"
     llm = templates["llm/1/default"]
     assert (llm.runtime, llm.source) == ("openai", "https://models.example/v1")
-    assert (llm.options["key"], llm.options["model"]) == ("sk", "llm")
+    assert llm.options["model"] == "llm"
+    assert plan.secrets == {"llm/1/default": {"key": "sk"}}
+
+
+def test_a_secret_is_never_journaled_and_reaches_the_replica(
+    fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = fleet.read_text().replace("key: sk", "key: sk-very-secret")
+    fleet.write_text(text)
+    plan = blueprint(fleet)
+    journal = tmp_path / "journal"
+
+    async def start_and_stop() -> None:
+        engine = engine_for(journal, 16, plan.secrets)
+        await engine.start(plan.catalog, ready_timeout_s=0.01)
+        await engine.stop(0.0)
+
+    asyncio.run(start_and_stop())
+    assert b"llm/1/default" in journal.read_bytes()
+    assert b"very-secret" not in journal.read_bytes()
+    started: list[ReplicaSpec] = []
+    monkeypatch.setattr("semaforo.live.handles.handle_for", lambda spec, sink: started.append(spec))
+    handles(plan.secrets)(plan.catalog.templates["llm/1/default"], Mock(spec=Sink))
+    assert started[0].options["key"] == "sk-very-secret"
 
 
 def test_a_model_behind_a_url_sees_only_public_data_and_is_metered(fleet: Path) -> None:

@@ -10,7 +10,7 @@ from semaforo.api.answer import FleetAnswer
 from semaforo.api.contract import contract_of
 from semaforo.api.function import catalog_of_functions
 from semaforo.api.inputs import outputs_of, tensors_of
-from semaforo.build import blueprint, engine_for
+from semaforo.build import Secrets, blueprint, engine_for
 from semaforo.catalog import Catalog
 from semaforo.core.effects import Decided
 from semaforo.entities import Contract, Request
@@ -31,8 +31,15 @@ class AsyncFleet:
         engine: The engine behind it, once opened.
     """
 
-    def __init__(self, catalog: Catalog, *, journal: Path | None = None, ring: int = 4096) -> None:
-        self.engine = engine_for(journal, ring)
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        journal: Path | None = None,
+        ring: int = 4096,
+        secrets: Secrets | None = None,
+    ) -> None:
+        self.engine = engine_for(journal, ring, secrets)
         self._catalog = catalog
         self._running = False
 
@@ -46,7 +53,7 @@ class AsyncFleet:
         if path is None:
             return cls.of()
         plan = blueprint(path)
-        return cls(plan.catalog, journal=plan.journal, ring=plan.ring)
+        return cls(plan.catalog, journal=plan.journal, ring=plan.ring, secrets=plan.secrets)
 
     @classmethod
     def of(cls, *functions: Callable[..., Any]) -> Self:

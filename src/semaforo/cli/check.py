@@ -63,7 +63,7 @@ async def _load_all(
             found.append((template, None))
             continue
         spec = msgspec.structs.replace(template, id=f"check-{identity.replace('/', '-')}")
-        handle = handles()(spec, _Nobody())
+        handle = handles(plan.secrets)(spec, _Nobody())
         try:
             found.append((spec, await handle.start()))
         except SemaforoError as error:

@@ -39,7 +39,7 @@ def run(fleet: Path, host: str | None, http_port: int | None, grpc_port: int | N
 
 async def _serve(plan: Blueprint, settings: ServerSettings) -> None:
     console = Console(stderr=True, highlight=False)
-    engine = engine_for(plan.journal, plan.ring)
+    engine = engine_for(plan.journal, plan.ring, plan.secrets)
     variants = len(plan.catalog.variants)
     try:
         with console.status(f"Loading {variants} variants of {len(plan.catalog.models())} models"):
