@@ -201,7 +201,7 @@ class Overload:
 
                     over_time(report, kept[0], DEADLINE_S)
                     sweep_plot(report, points, self.middle, look, DEADLINE_S)
-            self._memory(*((1500.0, 1.5, 0.5) if self.quick else (1500.0, 40.0, 12.0)))
+            self._memory(*((1500.0, 1.5, 0.5) if self.quick else (2000.0, 50.0, 25.0)))
 
     @property
     def middle(self) -> float:
