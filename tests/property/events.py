@@ -281,7 +281,9 @@ def leftovers(rig: Rig) -> dict[str, object]:
         "turns": state.turns, "timers": state.timers,
         "lanes": {i: lane for i, lane in state.lanes.items() if lane.rows},
         "rows": {n: q.rows for n, q in state.queues.items() if any(q.rows)},
-        "tenants": [t for q in state.queues.values() for c in q.classes for t in c.tenants.values() if t.rows or t.lanes],
+        "tenants": [
+            t for q in state.queues.values() for c in q.classes for t in c.tenants.values() if t.rows or t.lanes
+        ],
         "books": {n: b.lanes for n, b in state.variants.items() if b.lanes},
         "slots": {n: r for n, r in state.replicas.items() if r.in_flight or r.rows or abs(r.tokens) > 1e-6},
         "counts": {

@@ -1,7 +1,7 @@
 """An independent model of what the dispatcher may do: it sees events, times and effects, and nothing else.
 
 It keeps its own account of requests, batches and replicas, made from the contract between core and driver, and
-raises `Violation` at the first effect, or missing effect, that breaks a rule. It never reads the dispatcher's state.
+raises `Violation` at the first effect, or missing effect, that breaks a rule. It never reads the core's state.
 """
 
 from __future__ import annotations

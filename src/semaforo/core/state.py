@@ -5,8 +5,8 @@ Rules this module keeps:
 1. Everything that a later decision depends on is in `State`; whatever else the dispatcher holds (plans, direct
    references) can be rebuilt from it at any moment without changing a decision.
 2. Structs refer to each other by id, so a snapshot is one encoding of `State`, and floats survive it exactly.
-3. A float stays a float: a whole number that came in for one is turned into one where it enters, since a snapshot or
-   a journal gives it back as a float, and a digest of effects tells them apart.
+3. A float stays a float: a whole number that came in for one is turned into one where it enters, since a snapshot
+   or a journal gives it back as a float, and a digest of effects tells them apart.
 4. Order never depends on hashing or memory: ties are broken by `State.seq`, which only grows.
 """
 
