@@ -2,7 +2,7 @@
 
 Rules this module keeps:
 
-1. Every error that can reach a caller is a `SemaforoError`; its message is one sentence (or two) a person can act on.
+1. Every error that can reach a caller is a `SemaforoError`; its message is a sentence or two a person can act on.
 2. `code` is a stable word for programs, `status` the HTTP status; other protocols map from `code`.
 3. An error may say when to try again (`retry_after_s`); absent means that waiting alone will not help.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import msgspec
@@ -27,6 +28,8 @@ class Ring:
     def __init__(self, size: int = 4096) -> None:
         self.size = size
         self._kept: dict[str, Explanation] = {}
+        # The ids again, in order: finding the first key of a dict that is emptied from the front is not O(1).
+        self._order: deque[str] = deque()
 
     def fold(self, event: DispatcherEvent, effects: Sequence[DispatcherEffect]) -> None:
         """Take in one event and its effects; O(1) each."""
@@ -40,10 +43,10 @@ class Ring:
 
     def arrived(self, request: Request) -> None:
         """Take in a request."""
-        kept = self._kept
-        kept[request.id] = Explanation(request)
-        if len(kept) > self.size:
-            del kept[next(iter(kept))]
+        self._kept[request.id] = Explanation(request)
+        self._order.append(request.id)
+        if len(self._order) > self.size:
+            self._kept.pop(self._order.popleft(), None)
 
     def decided(self, effect: Decided) -> None:
         """Take in a decision."""
