@@ -143,7 +143,7 @@ class Controller:
 
     def _back_off(self, replica: str, reason: str, now: float) -> None:
         managed = self.state.replicas.get(replica)
-        if managed is None:
+        if managed is None or managed.state is ReplicaState.BACKOFF:
             return
         if managed.state is ReplicaState.DRAINING:
             del self.state.replicas[replica]
@@ -236,9 +236,10 @@ class Controller:
             extra = sorted(current, key=lambda e: (e[1].state is ReplicaState.READY, -e[1].since))
             for name, managed in extra[: max(0, len(current) - wanted)]:
                 effects += self._stop(name, managed, now)
-            if not wanted:
+            # Outdated ones serve until as many successors as are wanted do.
+            if sum(m.state is ReplicaState.READY for _, m in current) >= wanted:
                 for name, managed in mine:
-                    if managed.state in _LIVE:
+                    if managed.state in _LIVE and not _same(managed.spec, template):
                         effects += self._stop(name, managed, now)
         return effects
 

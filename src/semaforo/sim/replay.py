@@ -97,4 +97,6 @@ def replay_bytes(data: bytes) -> Replay:
                 index + 1, record.now, repr(record.event), tuple(repr(e) for e in effects)
             )
             break
+    if not found.segments:
+        raise JournalError("it holds no whole snapshot to begin from")
     return found

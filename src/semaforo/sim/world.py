@@ -287,6 +287,9 @@ class World:
                 self.control(ReplicaStopped(event.replica))
         elif isinstance(event, Scale):
             self.control(event)
+        elif isinstance(event, FleetChanged):
+            self.tell(event)
+            self.control(event)
         else:
             self.tell(event)  # type: ignore[arg-type]
 
