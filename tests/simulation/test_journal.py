@@ -68,8 +68,8 @@ def random_world(seed: int) -> World:
         number = rng.randint(1, 400)
         name = rng.choice(replicas)
         world.at(when, rng.choice((
-            Scale(rng.choice(list(catalog.variants)), rng.randint(0, 3)), Limits(name, 0, -1, 0.1), Report(name, 0.05),
-            Busy(number), BatchFailed(number, "upstream", "gone", 0.1), Progress(number, 300),
+            Scale(rng.choice(list(catalog.variants)), rng.randint(0, 3)), Limits(name, 0, -1, 0.1),
+            Report(name, 0.05), Busy(number), BatchFailed(number, "upstream", "gone", 0.1), Progress(number, 300),
             Scored(rng.choice(sent), dict.fromkeys(catalog.variants, 0.5)),
         )))  # fmt: skip
     for _ in range(rng.randint(0, 5)):

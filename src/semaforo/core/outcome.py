@@ -205,7 +205,7 @@ class Outcomes:
         for job in again:
             job.phase = Phase.WAITING
             job.avoid = batch.replica
-            job.bound_at = 0.0
+            job.bound_at = -1.0
             self._door.replace(job, now, out, "retry")
         self._freed(batch.replica, replica, now, out)
 
@@ -256,7 +256,7 @@ class Outcomes:
             self._ledger.unlink(job, number)
             if not job.batch:
                 job.phase = Phase.WAITING
-                job.bound_at = 0.0
+                job.bound_at = -1.0
                 self._door.replace(job, now, out, "replica was busy")
         self._freed(batch.replica, replica, now, out)
 

@@ -59,7 +59,7 @@ class Job(msgspec.Struct):
         avoid: Replica that failed it last.
         solo: Run it alone, because a batch it was in failed.
         batch, hedge: Numbers of its running batches; 0 = none.
-        bound_at: When it was last bound.
+        bound_at: When it was last bound; negative while it is not.
         started: A chunk of its stream has gone out.
         quality: Predicted quality by variant, from `Scored`.
     """
@@ -82,7 +82,7 @@ class Job(msgspec.Struct):
     solo: bool = False
     batch: int = 0
     hedge: int = 0
-    bound_at: float = 0.0
+    bound_at: float = -1.0
     started: bool = False
     quality: dict[str, float] = {}
 

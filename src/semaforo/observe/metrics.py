@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import msgspec
 
 from semaforo.core.effects import Decided, DispatcherEffect, Ejected, Finish, Run
-from semaforo.core.events import Arrived, BatchDone, BatchFailed, DispatcherEvent
+from semaforo.core.events import (
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    Busy,
+    DispatcherEvent,
+    ReplicaGone,
+    ReplicaReady,
+)
 
 BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -104,8 +112,19 @@ class Metrics:
             self._batch_done(event, now)
         elif isinstance(event, BatchFailed):
             known = self._running.pop(event.batch, None)
-            if known is not None:
+            if known is not None and event.kind != "cancelled":
                 self._replica(known[0]).failures += 1
+        elif isinstance(event, Busy):
+            self._running.pop(event.batch, None)
+        elif isinstance(event, ReplicaGone):
+            self._lost(event.replica)
+        elif isinstance(event, ReplicaReady):
+            self._lost(event.replica.id)
+
+    def _lost(self, replica_id: str) -> None:
+        for batch in [n for n, (name, _) in self._running.items() if name == replica_id]:
+            del self._running[batch]
+            self._replica(replica_id).failures += 1
 
     def decided(self, effect: Decided) -> None:
         """Take in one decision."""
