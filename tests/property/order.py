@@ -82,11 +82,11 @@ class Order:
         for one in members:
             self.served[int(one.request.contract.priority)] += one.rows
             if one.request.id in came_from_queue:
-                self._charge(effect, one, room)
+                self._charge(effect, one, room, now)
             room -= one.rows
             self._waits.pop(one.request.id, None)
 
-    def _charge(self, effect: Run, one: Asked, room: int) -> None:
+    def _charge(self, effect: Run, one: Asked, room: int, now: float) -> None:
         task, mine = one.task.name, int(one.request.contract.priority)
         first = one.request.id == effect.members[0]
         rows: Counter[int] = Counter()
@@ -94,7 +94,7 @@ class Order:
         for other in self._waits.values():
             if other.task.name == task and self._fits(effect, other):
                 rows[int(other.request.contract.priority)] += other.rows
-                if first or other.rows <= room:
+                if (first or other.rows <= room) and self._in_time(effect, other, now):
                     fit.add(int(other.request.contract.priority))
         debt = self._debt.setdefault(task, [0.0] * CLASSES)
         short = self._short.setdefault(task, [0.0] * CLASSES)
@@ -103,7 +103,9 @@ class Order:
         expect(owed or not higher, "priority", f"{effect}: class {mine} goes before {higher}, owed {debt}")
         for c in range(CLASSES):
             if c == mine:
-                debt[c] = max(0.0, debt[c] - one.rows * (1 - GUARANTEE[c]))
+                paid = debt[c] - one.rows * (1 - GUARANTEE[c])
+                # What is served beyond what was owed is an advance; what is served in order costs nothing.
+                debt[c] = paid if debt[c] >= 1.0 else max(paid, min(debt[c], 0.0))
                 short[c] = max(0.0, short[c] - one.rows * (1 - GUARANTEE[c]))
             elif rows[c]:
                 debt[c] += GUARANTEE[c] * one.rows
@@ -112,8 +114,12 @@ class Order:
                     short[c] <= self.slack, "share", f"class {c} is {short[c]:.1f} rows short of its share"
                 )
             else:
-                debt[c] = 0.0
+                debt[c] = min(0.0, debt[c] + GUARANTEE[c] * one.rows)
         self._tenant(task, mine, one)
+
+    def _in_time(self, effect: Run, other: Asked, now: float) -> bool:
+        variant = self.model.catalog.variants[self.model.work[effect.batch].variant]
+        return other.deadline == inf or now + self.model.seconds(variant, effect.rows) < other.deadline - 1e-6
 
     def _fits(self, effect: Run, other: Asked) -> bool:
         """Tell whether a request that waits could have been in this batch, or in its place."""

@@ -276,3 +276,16 @@ def test_patience_is_not_asked_for_variants_that_are_not_there() -> None:
     assert runs(rig.ask("q0", deadline_s=10.0)) == [("c", ("q0",))]
     assert runs(rig.ask("q1", deadline_s=10.0)) == []
     assert runs(rig.done("q0")) == [("c", ("q1",))]
+
+
+def test_when_the_other_replica_is_left_alone_a_retry_goes_back_to_the_idle_one() -> None:
+    rig = Rig(fleet(variant("m", max_rows=1)))
+    rig.ready("a")
+    rig.ready("b")
+    rig.ask("x")
+    rig.ask("y")
+    failed_on, other = rig.runs_on("x"), rig.runs_on("y")
+    rig.failed("x")
+    assert not rig.model.asked["x"].live
+    rig.tell(Limits(other, retry_after_s=50.0))
+    assert rig.runs_on("x") == failed_on

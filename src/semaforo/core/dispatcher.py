@@ -177,8 +177,10 @@ class Dispatcher:
             self._ledger.set_timer(now + EXPECT_BACK_S, Timer.READY, replica_id)
         for number in lost:
             self._outcomes.failed(BatchFailed(number, "crash", f"replica {replica_id} was lost"), now, out)
-        if replica is not None and replica.exclusive:
-            self._placer.fill_turn(replica.device, now, out)
+        if replica is not None:
+            self._placer.fill_siblings(replica.variant, now, out)
+            if replica.exclusive:
+                self._placer.fill_turn(replica.device, now, out)
 
     def _drain(self, event: DrainReplica, now: float, out: list[DispatcherEffect]) -> None:
         replica = self.state.replicas.get(event.replica)
@@ -187,6 +189,7 @@ class Dispatcher:
         self._supply.drain(event.replica)
         if not replica.in_flight:
             out.append(Drained(event.replica))
+        self._placer.fill_siblings(replica.variant, now, out)
 
     def _report(self, event: Report, now: float, out: list[DispatcherEffect]) -> None:
         replica = self.state.replicas.get(event.replica)
@@ -203,6 +206,7 @@ class Dispatcher:
             pause = event.reset_s
         if pause > 0.0 and now + pause > replica.away_until:
             self._supply.send_away(event.replica, replica, now + pause, ejected=False)
+            self._placer.fill_siblings(replica.variant, now, out)
 
     def _fleet(self, event: FleetChanged, now: float, out: list[DispatcherEffect]) -> None:
         state = self.state

@@ -162,6 +162,8 @@ class Outcomes:
     ) -> None:
         if replica is None:
             return
+        if replica.away_until:
+            self._placer.fill_siblings(replica.variant, now, out)
         if replica.draining:
             if not replica.in_flight:
                 out.append(Drained(replica_id))

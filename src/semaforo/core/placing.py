@@ -149,6 +149,13 @@ class Placer:
             ring[:] = ring[at:] + ring[:at]
         self.fill_turn(replica.device, now, out)
 
+    def fill_siblings(self, variant_id: str, now: float, out: list[DispatcherEffect]) -> None:
+        """Let idle replicas of a variant look again at what avoids them, because another one is out of reach."""
+        book = self.state.variants[variant_id]
+        if book.lanes and self._supply.has_free(book):
+            for replica_id in self._supply.free_replicas(book):
+                self.fill(replica_id, now, out)
+
     def fill_turn(self, device: str, now: float, out: list[DispatcherEffect]) -> None:
         """Give the turn of an exclusive device to the first of its replicas that has work."""
         for other in self.state.devices[device]:

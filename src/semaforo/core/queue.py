@@ -48,7 +48,12 @@ def remove(queue: TaskQueue, lane: Lane, job: Job) -> None:
     tenant.rows -= job.rows
     queue.rows[job.klass] -= job.rows
     lane.rows -= job.rows
-    if not tenant.rows:
+    if not queue.rows[job.klass]:
+        # Nobody waits, so nobody is ahead: all start anew together.
+        if len(klass.tenants) > 1:
+            klass.tenants.clear()
+            klass.clock = 0.0
+    elif not tenant.rows:
         _forget_idle(klass)
 
 

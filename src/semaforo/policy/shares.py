@@ -5,8 +5,9 @@ guaranteed share of every row served to others. A class whose debt has reached o
 debt before the others. So while class c has work it gets at least `GUARANTEE[c]` of the rows served in any
 window, less a constant (`SLACK_ROWS` plus one batch), whatever the other classes send.
 
-A debt never falls below zero, so having been served well in the past costs a class nothing later; and it is
-forgotten when the class runs empty, so idleness earns nothing.
+Being served in its order costs a class nothing later; being served ahead of it by more rows than it was owed is an
+advance (a negative debt), and the class is owed nothing until that is paid back, so that large requests get no more
+than small ones. A debt is forgotten when the class runs empty, so idleness earns nothing; an advance is not.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def order(debts: list[float], rows: list[int]) -> list[int]:
 def charge(debts: list[float], rows: list[int], served: int, count: int) -> None:
     """Account `count` rows served to class `served` while `rows` wait in each class (in place)."""
     for c in range(len(debts)):
+        debt = debts[c]
         if c == served:
-            debt = debts[c] - count * (1.0 - GUARANTEE[c])
-            debts[c] = debt if debt > 0.0 else 0.0
-        elif rows[c]:
-            debts[c] += GUARANTEE[c] * count
+            left = debt - count * (1.0 - GUARANTEE[c])
+            debts[c] = left if left > 0.0 or debt >= 1.0 else min(debt, 0.0)
         else:
-            debts[c] = 0.0
+            debt += GUARANTEE[c] * count
+            debts[c] = debt if rows[c] or debt < 0.0 else 0.0
