@@ -257,7 +257,8 @@ def _plot(report: Report, run: Run) -> None:
 
     plot, axes = figure("seconds", "ms to answer")
     start = run.book.latency[0][0]
-    axes.plot([at - start for at, _ in run.book.latency], [s * 1e3 for _, s in run.book.latency], ".", ms=2)
+    moments, took = [at - start for at, _ in run.book.latency], [s * 1e3 for _, s in run.book.latency]
+    axes.plot(moments, took, ".", ms=2, rasterized=True)
     for kind, colour in (("kill", "C3"), ("stop", "C1")):
         for number, fault in enumerate(f for f in run.faults if f.kind == kind):
             label = {"kill": "SIGKILL", "stop": "SIGSTOP"}[kind] if number == 0 else None

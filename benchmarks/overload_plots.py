@@ -23,7 +23,10 @@ def over_time(report: Report, outcome: Outcome, deadline_s: float) -> None:
     answered = outcome.status == 200
     for k, name in enumerate(NAMES):
         shown = answered & (outcome.kind == k)
-        axes[0].plot(outcome.scheduled[shown], outcome.latency[shown] * 1e3, ".", ms=2, label=f"{name} class")
+        axes[0].plot(
+            outcome.scheduled[shown], outcome.latency[shown] * 1e3, ".", ms=2, rasterized=True,
+            label=f"{name} class",
+        )  # fmt: skip
     axes[0].axhline(deadline_s * 1e3, linestyle="--", color="grey", label="deadline")
     axes[0].legend(markerscale=4)
     edges = np.arange(0.0, outcome.seconds + 1e-9, 0.5)
@@ -67,5 +70,6 @@ def sweep_plot(
             axes[1].plot(at, found, style, marker=".", color=f"C{k + 1}", label=f"{name} p{share * 100:g}")
     axes[1].axhline(deadline_s * 1e3, linestyle=":", color="grey", label="deadline")
     axes[1].set_ylabel("ms to answer")
+    axes[1].set_ylim(bottom=0)
     axes[1].legend()
     save(plot, report.plot_path("sweep"))
