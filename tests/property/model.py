@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import inf
 
+from property.account import EPS, MAX_TRIES, MAX_WAIT_S, Asked, Standing, Work, expect, why_not
+from property.between import check_between
 from semaforo.catalog.state import Catalog
 from semaforo.core.effects import (
     Cancel,
@@ -40,129 +41,7 @@ from semaforo.core.events import (
     Tick,
 )
 from semaforo.core.outcome import BUSY_PAUSE_S
-from semaforo.entities import ReplicaView, Request, StreamProfile, TaskType, Variant
-from semaforo.entities.tensor import parse_shape_key
-
-EPS = 1e-9
-MAX_WAIT_S = 60.0
-MAX_TRIES = 3
-
-
-class Violation(AssertionError):
-    """The dispatcher broke a rule; `rule` is its name."""
-
-    def __init__(self, rule: str, text: str) -> None:
-        super().__init__(f"{rule}: {text}")
-        self.rule = rule
-
-
-def expect(fact: object, rule: str, text: str) -> None:
-    """Raise `Violation` unless `fact` holds."""
-    if not fact:
-        raise Violation(rule, text)
-
-
-@dataclass
-class Asked:
-    """One request, as the model knows it."""
-
-    request: Request
-    task: TaskType
-    arrived: float
-    deadline: float
-    order: int
-    scoring: bool = False
-    scored_by: float = inf
-    waiting_since: float = inf
-    live: set[int] = field(default_factory=set)
-    runs: int = 0
-    failures: int = 0
-    failures_alone: int = 0
-    failed_on: str = ""
-    alone: bool = False
-    started: bool = False
-    final: bool = False
-    outcome: str = ""
-    released: bool = False
-
-    @property
-    def rows(self) -> int:
-        return self.request.ref.rows
-
-    @property
-    def waiting(self) -> bool:
-        return not self.outcome and not self.live and not self.scoring
-
-
-@dataclass
-class Standing:
-    """One replica, as the model knows it."""
-
-    view: ReplicaView
-    live: set[int] = field(default_factory=set)
-    away_until: float = 0.0
-    draining: bool = False
-    drained: bool = False
-    returning: bool = False
-
-
-@dataclass
-class Work:
-    """One batch that runs."""
-
-    replica: str
-    variant: str
-    members: tuple[str, ...]
-    rows: int
-    started: float
-    cancelled: bool = False
-
-
-def why_not(catalog: Catalog, variant: Variant, request: Request) -> str:
-    """Return the hard limit that forbids serving a request by a variant, or ""; read from the contract alone."""
-    name = catalog.aliases.get(request.target, request.target)
-    if (variant.task if name in catalog.tasks else variant.model) != name:
-        return "target"
-    if variant.version != (request.version or catalog.in_service.get(variant.model, variant.version)):
-        return "version"
-    if request.variant and variant.name != request.variant:
-        return "variant"
-    contract = request.contract
-    if request.stream != (variant.kind == "chat"):
-        return "modality"
-    if contract.privacy > variant.sees:
-        return "privacy"
-    if (
-        contract.min_quality > (-1.0 if variant.quality is None else variant.quality)
-        and contract.min_quality > 0
-    ):
-        return "quality"
-    if not set(request.needs) <= set(variant.capabilities):
-        return "capability"
-    if 0 < variant.context < request.prompt_tokens + request.max_tokens:
-        return "context"
-    given = {n: (d, s) for n, d, s in parse_shape_key(request.ref.shape)}
-    for spec in variant.inputs if given else ():
-        if spec.name not in given:
-            if not spec.optional:
-                return "shape"
-        elif given[spec.name][0] != spec.dtype or not spec.accepts(given[spec.name][1]):
-            return "shape"
-    if contract.max_cost is not None and cost_of(variant, request) > contract.max_cost * (1 + EPS):
-        return "cost"
-    return ""
-
-
-def cost_of(variant: Variant, request: Request) -> float:
-    """Return the dollars that a request costs by the catalog's profile; of a stream, without its output."""
-    price, profile = variant.cost, variant.profile
-    tokens = request.prompt_tokens
-    seconds = (
-        profile.seconds(tokens, 0)
-        if isinstance(profile, StreamProfile)
-        else profile.seconds(request.ref.rows)
-    )
-    return price.second * seconds + price.input_token * tokens + price.request
+from semaforo.entities import Request, StreamProfile, TaskType, Variant
 
 
 class Model:
@@ -184,7 +63,7 @@ class Model:
         self.hedged_tasks: set[str] = set()
         self._last_batch = 0
         self._order = 0
-        self._falling: set[str] = set()
+        self.falling: set[str] = set()
 
     # --- what may be asked about the world -------------------------------------------------------------
 
@@ -228,7 +107,7 @@ class Model:
         self, event: DispatcherEvent, now: float, effects: Sequence[DispatcherEffect], wake: float | None
     ) -> None:
         """Check what an event has caused; `wake` is when the dispatcher wants a `Tick` next."""
-        self._falling = self._caused_by(event.request) if isinstance(event, Cancelled) else set()
+        self.falling = self._caused_by(event.request) if isinstance(event, Cancelled) else set()
         ended = self._take_in(event, now)
         for effect in effects:
             if isinstance(effect, Run):
@@ -261,7 +140,7 @@ class Model:
                 asked.waiting_since = inf
             elif asked.waiting_since == inf:
                 asked.waiting_since = now
-        self._after(event, now, wake)
+        check_between(self, event, now, wake)
 
     def _take_in(self, event: DispatcherEvent, now: float) -> Work | None:
         if isinstance(event, Arrived):
@@ -495,7 +374,7 @@ class Model:
             )
         elif outcome == "cancelled":
             expect(
-                rid in self._falling,
+                rid in self.falling,
                 "cancelled",
                 f"{effect} on {event}",
             )
@@ -547,85 +426,6 @@ class Model:
         wanted = [m for m in work.members if not self.asked[m].outcome]
         expect(not wanted, "cancel", f"{effect} although {wanted} want it")
         work.cancelled = True
-
-    # --- what must hold between events -------------------------------------------------------------------
-
-    def _after(self, event: DispatcherEvent, now: float, wake: float | None) -> None:
-        expect(not self.conflicts, "answers", "an id in use was not refused")
-        for rid in self._falling:
-            expect(self.asked[rid].outcome, "cancelled", f"{rid} is still alive under {event}")
-        for number, work in self.work.items():
-            unwanted = all(self.asked[m].outcome for m in work.members)
-            expect(
-                work.cancelled or not unwanted,
-                "cancel",
-                f"nobody wants batch {number}, and it was not cancelled",
-            )
-        rows: Counter[str] = Counter()
-        soonest = inf
-        for rid, asked in self.asked.items():
-            if asked.outcome:
-                expect(asked.released or asked.live, "release", f"{rid} is over and keeps its payload")
-                continue
-            if asked.waiting:
-                rows[asked.task.name] += asked.rows
-                soonest = min(soonest, asked.waiting_since + MAX_WAIT_S)
-                late = now >= asked.waiting_since + MAX_WAIT_S
-                expect(
-                    not (isinstance(event, Tick) and late), "lost", f"{rid} waits since {asked.waiting_since}"
-                )
-            soonest = min(soonest, asked.deadline)
-            late = isinstance(event, Tick) and now >= asked.deadline
-            expect(not late, "late", f"{rid} has no answer at {now}, its deadline was {asked.deadline}")
-            if asked.final and not asked.live:
-                raise Violation("retry", f"{rid} may not be tried again and has no answer")
-        if soonest < inf:
-            expect(
-                wake is not None and wake <= max(soonest, now) + 1e-6,
-                "wake",
-                f"wakes at {wake}, due {soonest}",
-            )
-        for name, count in rows.items():
-            bound = self.catalog.tasks[name].max_queue_rows if name in self.catalog.tasks else inf
-            expect(count <= bound, "bound", f"{count} rows wait for {name}, {bound} may")
-        for name, standing in self.replicas.items():
-            idle = standing.draining and not standing.live
-            expect(standing.drained or not idle, "drained", f"{name} drains, is idle, and was not said to be")
-        self._conserved(now)
-
-    def _conserved(self, now: float) -> None:
-        """No replica with a free slot stands by while a request waits that it could serve in time."""
-        waiting = self.waiting()
-        if not waiting:
-            return
-        for name, standing in self.replicas.items():
-            if not self._available(standing, now):
-                continue
-            variant = self.catalog.variants.get(standing.view.variant)
-            if variant is None or (isinstance(variant.profile, StreamProfile) and variant.profile.tokens):
-                continue
-            for asked in waiting:
-                if not self.may_serve(variant, asked) or not self.is_open(variant, asked):
-                    continue
-                if asked.failed_on == name and self._another(name, standing, now):
-                    continue
-                in_time = asked.deadline == inf
-                if self.exact and not in_time:
-                    in_time = now + self.seconds(variant, asked.rows) < asked.deadline - 1e-6
-                expect(not in_time, "idle", f"{name} stands idle while {asked.request.id} waits")
-
-    def _available(self, standing: Standing, now: float) -> bool:
-        view = standing.view
-        if standing.draining or standing.away_until or len(standing.live) >= view.slots:
-            return False
-        turn = [s for s in self.replicas.values() if s.view.exclusive and s.view.device == view.device]
-        return not (view.exclusive and any(s.live for s in turn))
-
-    def _another(self, name: str, standing: Standing, now: float) -> bool:
-        return any(
-            other != name and s.view.variant == standing.view.variant and not s.draining and not s.away_until
-            for other, s in self.replicas.items()
-        )
 
     def forget_finished(self) -> None:
         """Drop requests that are over, so that long runs stay fast."""

@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from math import inf
 
-from property.model import Asked, Model, expect
+from property.account import Asked, expect
+from property.model import Model
 from semaforo.core.effects import Decided, DispatcherEffect, Finish, Run
 from semaforo.core.events import Arrived, DispatcherEvent
 from semaforo.policy.shares import GUARANTEE

@@ -11,7 +11,7 @@ import pytest
 
 from fleets import fleet, variant
 from property import events
-from property.model import Violation
+from property.account import Violation
 from semaforo.catalog.state import Scaling
 from semaforo.core import placing, queue
 from semaforo.core.arrival import Door
