@@ -41,7 +41,7 @@ from semaforo.core.events import (
     Tick,
 )
 from semaforo.core.outcome import BUSY_PAUSE_S
-from semaforo.entities import Request, StreamProfile, TaskType, Variant
+from semaforo.entities import Profile, Request, StreamProfile, TaskType, Variant
 
 
 class Model:
@@ -54,6 +54,7 @@ class Model:
     def __init__(self, *, exact: bool = False) -> None:
         self.exact = exact
         self.catalog = Catalog()
+        self.measured: dict[str, Profile] = {}
         self.asked: dict[str, Asked] = {}
         self.replicas: dict[str, Standing] = {}
         self.work: dict[int, Work] = {}
@@ -165,7 +166,16 @@ class Model:
                 if asked.scoring and now >= asked.scored_by:
                     asked.scoring = False
         elif isinstance(event, FleetChanged):
-            self.catalog = event.catalog
+            # What was measured of an artefact stays true of it, whatever a new file says.
+            old, new = self.catalog.templates, event.catalog
+            self.measured = {
+                name: p
+                for name, p in self.measured.items()
+                if name in new.variants and old.get(name) == new.templates.get(name)
+            }
+            self.catalog = new
+            for name, profile in self.measured.items():
+                self._measure(name, profile)
             for asked in self.asked.values():
                 asked.task = self._task(asked.request) or asked.task
             self.hedged_tasks |= {t.name for t in event.catalog.tasks.values() if t.hedge > 0}
@@ -211,15 +221,19 @@ class Model:
         self._gone(view.id, now)
         self.replicas[view.id] = Standing(view)
         if event.profile is not None:
-            # What was measured counts from now on, as the catalog's own profile would.
-            variants = dict(self.catalog.variants)
-            old = variants[view.variant]
-            fields = {f: getattr(old, f) for f in old.__struct_fields__} | {"profile": event.profile}
-            variants[view.variant] = Variant(**fields)
-            fields = {f: getattr(self.catalog, f) for f in self.catalog.__struct_fields__} | {
-                "variants": variants
-            }
-            self.catalog = Catalog(**fields)
+            self.measured[view.variant] = event.profile
+            self._measure(view.variant, event.profile)
+
+    def _measure(self, name: str, profile: Profile) -> None:
+        # What was measured counts from now on, as the catalog's own profile would.
+        variants = dict(self.catalog.variants)
+        old = variants[name]
+        fields = {f: getattr(old, f) for f in old.__struct_fields__} | {"profile": profile}
+        variants[name] = Variant(**fields)
+        fields = {f: getattr(self.catalog, f) for f in self.catalog.__struct_fields__} | {
+            "variants": variants
+        }
+        self.catalog = Catalog(**fields)
 
     def _gone(self, replica: str, now: float) -> None:
         standing = self.replicas.get(replica)

@@ -215,21 +215,22 @@ class Controller:
             if managed.spec.variant not in state.catalog.variants and managed.state in _LIVE:
                 effects += self._stop(name, managed, now)
             elif managed.state is ReplicaState.BACKOFF and managed.start_at <= now:
-                managed.spec = msgspec.structs.replace(state.catalog.templates[managed.spec.variant], id=name)
+                template = state.catalog.templates.get(managed.spec.variant, managed.spec)
+                managed.spec = msgspec.structs.replace(template, id=name)
                 managed.state, managed.since = ReplicaState.STARTING, now
                 managed.restarts += 1
                 effects.append(StartReplica(managed.spec))
         for variant, wanted in state.wanted.items():
-            template = state.catalog.templates.get(variant)
-            if template is None:
+            wants = state.catalog.templates.get(variant)
+            if wants is None:
                 continue
             mine = [
                 (n, m) for n, m in state.replicas.items() if m.spec.variant == variant and m.state in _LIVE
             ]
-            current = [(n, m) for n, m in mine if _same(m.spec, template)]
+            current = [(n, m) for n, m in mine if _same(m.spec, wants)]
             for _ in range(wanted - len(current)):
-                name = self._free_name(template, state.catalog.variants[variant].name)
-                spec = msgspec.structs.replace(template, id=name)
+                name = self._free_name(wants, state.catalog.variants[variant].name)
+                spec = msgspec.structs.replace(wants, id=name)
                 state.replicas[name] = Managed(spec, ReplicaState.STARTING, since=now)
                 effects.append(StartReplica(spec))
             # The ones that serve least go first: not ready yet, then the youngest.
@@ -239,7 +240,7 @@ class Controller:
             # Outdated ones serve until as many successors as are wanted do.
             if sum(m.state is ReplicaState.READY for _, m in current) >= wanted:
                 for name, managed in mine:
-                    if managed.state in _LIVE and not _same(managed.spec, template):
+                    if managed.state in _LIVE and not _same(managed.spec, wants):
                         effects += self._stop(name, managed, now)
         return effects
 

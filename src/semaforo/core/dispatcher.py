@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from semaforo.catalog.state import Catalog
 from semaforo.core.arrival import Door
 from semaforo.core.effects import Decided, DispatcherEffect, Drained
 from semaforo.core.events import (
@@ -81,6 +82,10 @@ class Dispatcher:
         """Take in one event at the monotonic time `now` (seconds, never going back)."""
         out: list[DispatcherEffect] = []
         self._on[type(event)](event, now, out)
+        # Most timers have lost their reason by the time they are next: dropping them here saves a `Tick` each.
+        timers = self.state.timers
+        while timers and not self._ledger.alive(timers[0][2], timers[0][3]):
+            heappop(timers)
         return out
 
     def next_deadline(self) -> float | None:
@@ -144,6 +149,8 @@ class Dispatcher:
         if view.id in state.replicas:
             self._lose(view.id, now, out, expected=True)
         limited: list[Job] = []
+        if event.profile is not None:
+            state.measured[view.variant] = event.profile
         if event.profile is not None and event.profile != variant.profile:
             variants = dict(state.catalog.variants)
             variants[view.variant] = msgspec.structs.replace(variant, profile=event.profile)
@@ -214,8 +221,8 @@ class Dispatcher:
         for job in waiting:
             self._ledger.dequeue(job)
         known = state.catalog.variants
-        state.catalog = event.catalog
-        for variant in event.catalog.variants.values():
+        state.catalog = self._with_measured(event.catalog)
+        for variant in state.catalog.variants.values():
             before = known.get(variant.id)
             if variant.id not in state.variants or before is None or before.profile != variant.profile:
                 book = new_book(variant)
@@ -230,6 +237,19 @@ class Dispatcher:
         self._planner.forget_lanes()
         for job in waiting:
             self._door.replace(job, now, out, "fleet changed")
+
+    def _with_measured(self, catalog: Catalog) -> Catalog:
+        # What was measured of the very same artefact is worth more than what a file says of it.
+        state, before = self.state, self.state.catalog.templates
+        state.measured = {
+            name: profile
+            for name, profile in state.measured.items()
+            if name in catalog.variants and before.get(name) == catalog.templates.get(name)
+        }
+        variants = dict(catalog.variants)
+        for name, profile in state.measured.items():
+            variants[name] = msgspec.structs.replace(variants[name], profile=profile)
+        return msgspec.structs.replace(catalog, variants=variants)
 
     # --- time ------------------------------------------------------------------------------------------
 

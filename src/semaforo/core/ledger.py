@@ -66,10 +66,11 @@ class Ledger:
         state = self.state
         heappush(state.timers, (at, state.next_seq(), int(kind), key))
         if len(state.timers) > 1024 + 4 * len(state.jobs) + len(state.replicas):
-            state.timers = [t for t in state.timers if self._alive(t[2], t[3])]
+            state.timers = [t for t in state.timers if self.alive(t[2], t[3])]
             heapify(state.timers)
 
-    def _alive(self, kind: int, key: str) -> bool:
+    def alive(self, kind: int, key: str) -> bool:
+        """Tell whether what a timer was set for is still there."""
         if kind == Timer.REPLICA:
             return key in self.state.replicas
         if kind == Timer.HEDGE:

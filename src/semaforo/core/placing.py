@@ -125,8 +125,9 @@ class Placer:
             rows = 0
             for job in picked:
                 rows += job.rows
+                reason = "pressure" if variant_id in state.lanes[job.lane].reserve else "waited"
                 out.append(
-                    Decided(job.request.id, job.task, (), variant_id, replica_id, "waited", 0, job.moves)
+                    Decided(job.request.id, job.task, (), variant_id, replica_id, reason, 0, job.moves)
                 )
             if book.stream_s:
                 profile = state.catalog.variants[variant_id].profile

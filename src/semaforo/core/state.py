@@ -17,7 +17,7 @@ from enum import IntEnum
 import msgspec
 
 from semaforo.catalog.state import Catalog
-from semaforo.entities import Request
+from semaforo.entities import Profile, Request
 from semaforo.policy.batch import Fit
 
 CLASSES = 4
@@ -221,11 +221,15 @@ class Batch(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """Everything. `chance` is the state of the random generator."""
+    """Everything.
+
+    `chance` is the state of the random generator, `measured` what was measured of variants at load.
+    """
 
     seq: int = 0
     chance: int = 0x9E3779B97F4A7C15
     catalog: Catalog = msgspec.field(default_factory=Catalog)
+    measured: dict[str, Profile] = {}
     jobs: dict[str, Job] = {}
     children: dict[str, list[str]] = {}
     orphans: dict[str, int] = {}

@@ -261,7 +261,12 @@ class Supply:
                 heappop(busy)
                 continue
             return end - now if end > now else 0.0
-        return 0.0
+        # Nothing is free and nothing runs: every replica is away, or another has the turn.
+        away = [r.away_until for r in self.state.replicas.values() if r.away_until and self._of(r, book)]
+        return max(0.0, min(away) - now) if len(away) >= book.ready else 0.0
+
+    def _of(self, replica: ReplicaBook, book: VariantBook) -> bool:
+        return self.state.variants[replica.variant] is book and not replica.draining
 
     def rate(self, book: VariantBook, variant: Variant, waiting_rows: int) -> float:
         """Predict the rows per second that all replicas of the variant serve together under this backlog."""

@@ -51,6 +51,8 @@ from semaforo.wire.payload import Payload
 
 log = logging.getLogger("semaforo.engine")
 
+_RESOLUTION_S = 0.001
+
 
 class Engine:
     """A live fleet.
@@ -306,7 +308,8 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        self._timer = self._loop.call_later(max(0.0, at - now), self._tick)
+        # uvloop counts in whole milliseconds: what is due sooner would fire too early, and again, until it is due.
+        self._timer = self._loop.call_later(max(_RESOLUTION_S, at - now), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -333,7 +336,8 @@ class Engine:
 
     def _decided(self, effect: Decided) -> None:
         self.ring.decided(effect)
-        self.metrics.decided(effect)
+        if effect.move:
+            self.metrics.decided(effect)
 
     def _ejected(self, effect: Ejected) -> None:
         self.metrics.ejected(effect)

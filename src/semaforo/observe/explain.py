@@ -27,7 +27,8 @@ class Ring:
 
     def __init__(self, size: int = 4096) -> None:
         self.size = size
-        self._kept: dict[str, Explanation] = {}
+        # As it comes: the request, what was decided, how it ended. Made an `Explanation` when somebody asks.
+        self._kept: dict[str, list[Request | Decided | Finish]] = {}
         # The ids again, in order: finding the first key of a dict that is emptied from the front is not O(1).
         self._order: deque[str] = deque()
 
@@ -43,7 +44,7 @@ class Ring:
 
     def arrived(self, request: Request) -> None:
         """Take in a request."""
-        self._kept[request.id] = Explanation(request)
+        self._kept[request.id] = [request]
         self._order.append(request.id)
         if len(self._order) > self.size:
             self._kept.pop(self._order.popleft(), None)
@@ -52,13 +53,13 @@ class Ring:
         """Take in a decision."""
         found = self._kept.get(effect.request)
         if found is not None:
-            found.decided.append(effect)
+            found.append(effect)
 
     def finished(self, effect: Finish) -> None:
         """Take in a terminal answer."""
         found = self._kept.get(effect.request)
         if found is not None:
-            found.finish = effect
+            found.append(effect)
 
     def get(self, request_id: str) -> Explanation | None:
         """Return the explanation of a request by its id, or by the only id that begins so."""
@@ -66,11 +67,19 @@ class Ring:
         if found is None and request_id:
             starts = [e for i, e in self._kept.items() if i.startswith(request_id)]
             found = starts[0] if len(starts) == 1 else None
-        return found
+        return None if found is None else _explanation(found)
 
     def recent(self, limit: int) -> list[Explanation]:
         """Return the last `limit` explanations, newest first."""
-        return list(self._kept.values())[: -limit - 1 : -1] if limit > 0 else []
+        kept = list(self._kept.values())[: -limit - 1 : -1] if limit > 0 else []
+        return [_explanation(found) for found in kept]
+
+
+def _explanation(found: list[Request | Decided | Finish]) -> Explanation:
+    request, *rest = found
+    assert isinstance(request, Request)
+    finish = rest[-1] if rest and isinstance(rest[-1], Finish) else None
+    return Explanation(request, [d for d in rest if isinstance(d, Decided)], finish)
 
 
 def short(variant_id: str) -> str:

@@ -120,6 +120,7 @@ class Metrics:
             self._lost(event.replica)
         elif isinstance(event, ReplicaReady):
             self._lost(event.replica.id)
+            self._variant_of[event.replica.id] = event.replica.variant
 
     def _lost(self, replica_id: str) -> None:
         for batch in [n for n, (name, _) in self._running.items() if name == replica_id]:
@@ -128,10 +129,8 @@ class Metrics:
 
     def decided(self, effect: Decided) -> None:
         """Take in one decision."""
-        if effect.replica:
-            self._variant_of[effect.replica] = effect.pick
-            if effect.move or effect.reason == "hedge":
-                self.moves[effect.reason] = self.moves.get(effect.reason, 0) + 1
+        if effect.replica and effect.move:
+            self.moves[effect.reason] = self.moves.get(effect.reason, 0) + 1
 
     def running(self, effect: Run) -> None:
         """Take in a batch that begins."""

@@ -64,7 +64,8 @@ class HttpRequest:
             body_timeout_s: Seconds the whole body may take.
         """
         self.scope = scope
-        self.exchange: Exchange = scope["semaforo.exchange"]
+        # Taken out of the scope, which it leads back to: a cycle in each request keeps the collector busy.
+        self.exchange: Exchange = scope.pop("semaforo.exchange")
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
