@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/core.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
-BENCHES := core overload faults
+BENCHES := core faults path overload
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test check bench docs clean
