@@ -36,7 +36,7 @@ def nap(engine: Engine, seconds: float, deadline_s: float | None) -> asyncio.Tas
     """Ask for a nap."""
     contract = Contract(deadline_s=deadline_s)
     request = Request(engine.new_id(), "nap", contract=contract, ref=Ref(1, 4, "x"))
-    return asyncio.ensure_future(engine.infer(request, Tensors({"seconds": np.float32([seconds])})))
+    return asyncio.ensure_future(engine.infer(request, Tensors({"seconds": np.array([seconds], np.float32)})))
 
 
 def test_deadlines_wake_the_engine_no_more_than_twice_each(tmp_path: Path) -> None:
