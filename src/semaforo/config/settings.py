@@ -166,5 +166,10 @@ class FleetSettings(_Settings, frozen=True, kw_only=True):
     devices: Annotated[dict[str, DeviceSettings], Key("Devices and their prices.")] = {}
     aliases: Annotated[dict[str, str], Key("Other names for a model or a task.")] = {}
     server: Annotated[ServerSettings, Key("Where it listens and whom it serves.")] = ServerSettings()
-    journal: Annotated[str, Key("File of the journal for `semaforo replay`; none where left out.")] = ""
+    journal: Annotated[
+        str,
+        Key(
+            "File of the journal for `semaforo replay`; the last run's is kept beside it, as `.1`. None where left out."
+        ),
+    ] = ""
     explain: Annotated[ExplainSettings, Key("How many decisions are kept.")] = ExplainSettings()
