@@ -23,6 +23,7 @@ from semaforo.core.plan import Choice, Plan, Planner
 from semaforo.core.state import Job, Phase, State, TaskQueue, Timer, new_queue
 from semaforo.core.supply import Supply
 from semaforo.entities import Request
+from semaforo.entities.units import unlike
 from semaforo.errors import NotFound
 from semaforo.policy import route
 from semaforo.policy.admit import predicted_wait
@@ -159,16 +160,24 @@ class Door:
         wait: Choice | None = None
         wait_s = least = _INFINITE
         queued = -1.0
+        best_quality = 1.0
+        if job.quality:
+            best_quality = max(c.quality for c in plan.choices) or 1.0
         for choice in plan.choices:
             book = choice.book
             if not book.ready and book.expected_until <= now:
                 detail = "no replica is in service"
                 considered.append(Considered(choice.id, "replicas", detail, quality=choice.quality))
                 continue
-            service = placer.service_s(choice, job)
+            if choice.stream:
+                service = placer.service_s(choice, job)
+                is_free = placer.free(choice, job)
+            else:
+                fit = book.fit
+                service = fit.base + fit.row * job.rows
+                is_free = supply.has_free(book)
             if service < least:
                 least = service
-            is_free = placer.free(choice, job)
             if is_free:
                 predicted = service
             else:
@@ -176,14 +185,15 @@ class Door:
                     queued = self._queued_s(job, plan, now)
                 first = supply.first_free_s(book, now) if book.ready else 0.0
                 predicted = (first if first > queued else queued) + service
-            quality = choice.relative_quality
+            merit = choice.merit
             if job.quality:
-                quality = job.quality.get(choice.id, choice.quality) / (max(job.quality.values()) or 1.0)
-            score = route.utility(weights, quality, predicted / horizon, choice.relative_cost)
-            cost = route.predicted_cost(choice.variant, job.request, service, job.tokens)
+                expected = job.quality.get(choice.id, choice.quality) / (max(job.quality.values()) or 1.0)
+                merit += weights.quality * (expected - choice.quality / best_quality)
+            score = merit + weights.latency * (1.0 - predicted / horizon) if predicted < horizon else merit
+            cost = choice.fixed_cost + choice.second * service
             if predicted > slack:
                 alone = service > slack
-                detail = f"{predicted * 1e3:.3g} ms predicted > {slack * 1e3:.3g} ms"
+                detail = "{} ms predicted > {} ms".format(*unlike(predicted * 1e3, slack * 1e3))
                 considered.append(
                     Considered(
                         choice.id,
@@ -304,11 +314,12 @@ class Door:
         soonest = min((c for c in considered if c.predicted_s), key=lambda c: c.predicted_s, default=None)
         queue = self.state.queues.get(job.task)
         ahead = sum(queue.rows[: job.klass + 1]) if queue else 0
-        predicted = soonest.predicted_s if soonest else 0.0
+        predicted, where = (soonest.predicted_s, soonest.variant) if soonest else (0.0, job.task)
         alone = all(c.ruled_out != "load" for c in considered)
+        asked, needed = unlike(slack * 1e3, predicted * 1e3)
         text = (
-            f"no replica can finish before the deadline: {slack * 1e3:.3g} ms asked, {predicted * 1e3:.3g} ms "
-            f"predicted ({ahead} rows ahead on {soonest.variant if soonest else job.task})"
+            f"no replica can finish before the deadline: {asked} ms asked, {needed} ms predicted "
+            f"({ahead} rows ahead on {where})"
         )
         outcome = "refused" if fresh else "expired"
         self._turn_away(job, plan, considered, now, out, outcome, text, 0.0 if alone else predicted - slack)

@@ -72,3 +72,17 @@ def show_dollars(dollars: float) -> str:
         mantissa, exponent = f"{dollars:.1e}".split("e")
         return f"${mantissa}e{int(exponent)}"
     return f"${dollars:.4g}"
+
+
+def unlike(first: float, second: float, digits: int = 3) -> tuple[str, str]:
+    """Write two numbers with at least `digits` figures, and with as many as it takes to tell them apart."""
+    for more in range(digits, 18):
+        shown = _figures(first, more), _figures(second, more)
+        if shown[0] != shown[1]:
+            break
+    return shown
+
+
+def _figures(number: float, digits: int) -> str:
+    text = f"{number:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(number) < 1e9 else text

@@ -17,6 +17,7 @@ import msgspec
 
 from semaforo.entities import Preference, Privacy, Request, StreamProfile, Variant
 from semaforo.entities.tensor import parse_shape_key
+from semaforo.entities.units import unlike
 
 UNKNOWN_QUALITY = 0.5
 NEAR_BEST = 0.99
@@ -78,7 +79,7 @@ def ruled_out(variant: Variant, request: Request, seconds: float, output_tokens:
     if variant.sees < contract.privacy:
         return (
             "privacy",
-            f"may see {Privacy(variant.sees).name.lower()}, data is {contract.privacy.name.lower()}",
+            f"for {Privacy(variant.sees).name.lower()} data at most, this is {contract.privacy.name.lower()}",
         )
     quality = variant.quality
     if contract.min_quality > 0 and (quality is None or quality < contract.min_quality):
@@ -96,7 +97,8 @@ def ruled_out(variant: Variant, request: Request, seconds: float, output_tokens:
     if contract.max_cost is not None:
         cost = predicted_cost(variant, request, seconds, output_tokens)
         if cost > contract.max_cost:
-            return "cost", f"${cost:.2g} > ${contract.max_cost:.2g}"
+            shown, limit = unlike(cost, contract.max_cost, 2)
+            return "cost", f"${shown} > ${limit}"
     return "", ""
 
 
