@@ -84,7 +84,8 @@ class Dispatcher:
         self._on[type(event)](event, now, out)
         # Most timers have lost their reason by the time they are next: dropping them here saves a `Tick` each.
         timers = self.state.timers
-        while timers and not self._ledger.alive(timers[0][2], timers[0][3]):
+        jobs = self.state.jobs
+        while timers and timers[0][3] not in jobs and not self._ledger.alive(timers[0][2], timers[0][3]):
             heappop(timers)
         return out
 

@@ -19,15 +19,25 @@ _LANES = 4096
 
 
 class Choice(msgspec.Struct, gc=False):
-    """An eligible variant, with what a choice needs close at hand."""
+    """An eligible variant, with what a choice needs close at hand.
+
+    Attributes:
+        id, variant, book: Which.
+        quality: 0…1.
+        second: US dollars for each second of service.
+        fixed_cost: US dollars whatever the service takes (tokens, a price per request).
+        merit: The utility without its part for latency.
+        open: Open, or reserve (`policy.route`).
+        stream: Answers in a stream.
+    """
 
     id: str
     variant: Variant
     book: VariantBook
     quality: float
-    cost: float
-    relative_quality: float
-    relative_cost: float
+    second: float
+    fixed_cost: float
+    merit: float
     open: bool
     stream: bool
 
@@ -87,7 +97,7 @@ class Planner:
         state = self.state
         task = state.catalog.task_of(request.target)
         variants = state.catalog.resolve(request.target, request.version, request.variant)
-        kept: list[tuple[Variant, VariantBook, float]] = []
+        kept: list[tuple[Variant, VariantBook, float, float]] = []
         ruled_out: list[Considered] = []
         for variant in variants:
             book = state.variants[variant.id]
@@ -101,7 +111,8 @@ class Planner:
             if name:
                 ruled_out.append(Considered(variant.id, name, detail, quality=float(variant.quality or 0.0)))
             else:
-                kept.append((variant, book, route.predicted_cost(variant, request, seconds, tokens)))
+                fixed = route.predicted_cost(variant, request, 0.0, tokens)
+                kept.append((variant, book, route.predicted_cost(variant, request, seconds, tokens), fixed))
         choices = _choices(kept, task)
         lane = self._lane(task, choices, request.ref.shape) if with_lane and choices else -1
         return Plan(task, choices, tuple(ruled_out), route.weights_of(task.prefer), lane)
@@ -126,24 +137,28 @@ class Planner:
         return lane.id
 
 
-def _choices(kept: list[tuple[Variant, VariantBook, float]], task: TaskType) -> tuple[Choice, ...]:
-    qualities = [route.UNKNOWN_QUALITY if v.quality is None else float(v.quality) for v, _, _ in kept]
-    costs = [cost for _, _, cost in kept]
+def _choices(
+    kept: list[tuple[Variant, VariantBook, float, float]], task: TaskType
+) -> tuple[Choice, ...]:
+    qualities = [route.UNKNOWN_QUALITY if v.quality is None else float(v.quality) for v, *_ in kept]
+    costs = [cost for _, _, cost, _ in kept]
     best, dearest = max(qualities, default=0.0), max(costs, default=0.0)
-    opens = route.open_set([v for v, _, _ in kept], costs, task.prefer) if kept else []
+    opens = route.open_set([v for v, *_ in kept], costs, task.prefer) if kept else []
+    weights = route.weights_of(task.prefer)
     return tuple(
         Choice(
             id=variant.id,
             variant=variant,
             book=book,
             quality=quality,
-            cost=cost,
-            relative_quality=quality / best if best else 0.0,
-            relative_cost=cost / dearest if dearest else 0.0,
+            second=variant.cost.second,
+            fixed_cost=fixed,
+            merit=weights.quality * (quality / best if best else 0.0)
+            + weights.cost * (1.0 - (cost / dearest if dearest else 0.0)),
             open=is_open,
             stream=isinstance(variant.profile, StreamProfile),
         )
-        for (variant, book, cost), quality, is_open in zip(kept, qualities, opens, strict=True)
+        for (variant, book, cost, fixed), quality, is_open in zip(kept, qualities, opens, strict=True)
     )
 
 
