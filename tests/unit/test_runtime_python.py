@@ -200,3 +200,33 @@ def test_results_are_named_by_the_outputs() -> None:
     ):
         with pytest.raises(ModelFailed, match=words):
             named_outputs(result, names)
+
+
+def test_sys_exit_is_an_error_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("import sys\nsys.exit('usage: script FILE')\n")
+    (tmp_path / "quits.py").write_text(
+        "import sys\n"
+        "def quit(x): sys.exit(4)\n"
+        "async def later(x): sys.exit(4)\n"
+        "def steps(messages):\n    yield 'a'\n    sys.exit(4)\n"
+        "def reply(messages): sys.exit()\n"
+        "class Made:\n    def __init__(self): sys.exit(4)\n    def __call__(self, x): return x\n"
+    )
+    with pytest.raises(RuntimeLoadError, match="importing it raised SystemExit: usage: script FILE"):
+        load(f"{tmp_path / 'script.py'}:f")
+    quits = f"{tmp_path / 'quits.py'}:"
+    with pytest.raises(RuntimeLoadError, match="loading it raised SystemExit: 4"):
+        load(quits + "Made")
+    x = {"x": np.array([1])}
+    with pytest.raises(RuntimeError, match=r"called sys\.exit\(4\)"):
+        load(quits + "quit").run(x, {})
+    with pytest.raises(RuntimeError, match=r"called sys\.exit\(4\)"):
+        asyncio.run(load(quits + "later").arun(x, {}))
+
+    async def talk(model: ChatModel) -> list[ChatChunk]:
+        return [chunk async for chunk in model.chat(Chat({"messages": []}))]
+
+    with pytest.raises(RuntimeError, match=r"called sys\.exit\(4\)"):
+        asyncio.run(talk(load(quits + "steps")))
+    with pytest.raises(RuntimeError, match=r"called sys\.exit\(\)"):
+        asyncio.run(talk(load(quits + "reply")))

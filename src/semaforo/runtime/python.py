@@ -6,6 +6,7 @@ Rules this module keeps:
 2. An async function is awaited; a sync one blocks its replica, never the event loop of another.
 3. Parameters are matched by name with the inputs, and converted as their annotations say.
 4. A class is made once, ``load`` is called once if it has it, then ``__call__`` for each batch.
+5. ``sys.exit`` is an error like any other: it ends neither the thread nor the event loop that a model runs on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import typing
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from semaforo.entities import Signature, TensorSpec
 from semaforo.errors import InvalidRequest, RuntimeLoadError
 from semaforo.runtime.base import Loaded
 from semaforo.runtime.options import read_options
-from semaforo.runtime.python_source import find_object
+from semaforo.runtime.python_source import exited, find_object
 from semaforo.runtime.python_values import PARAMETERS, Convert, converter, named_outputs, takes_text
 from semaforo.wire.payload import Array, Chat, ChatChunk
 
@@ -132,7 +133,11 @@ class PythonModel(_PythonTensorModel):
             InvalidRequest: An input cannot become what the function takes.
             ModelFailed: What it returned does not match the outputs.
         """
-        result = self._call(**self._parameters.arguments(inputs, parameters))
+        arguments = self._parameters.arguments(inputs, parameters)
+        try:
+            result = self._call(**arguments)
+        except SystemExit as error:
+            raise exited(error) from error
         return named_outputs(result, self._names)
 
 
@@ -141,7 +146,11 @@ class AsyncPythonModel(_PythonTensorModel):
 
     async def arun(self, inputs: Mapping[str, Array], parameters: Mapping[str, Any]) -> dict[str, Array]:
         """Like `PythonModel.run`, awaited."""
-        result = await self._call(**self._parameters.arguments(inputs, parameters))
+        arguments = self._parameters.arguments(inputs, parameters)
+        try:
+            result = await self._call(**arguments)
+        except SystemExit as error:
+            raise exited(error) from error
         return named_outputs(result, self._names)
 
 
@@ -164,25 +173,32 @@ class PythonChat:
         Raises:
             InvalidRequest: A field that the function needs is missing.
         """
-        given = self._arguments(request.body)
+        try:
+            async with aclosing(self._parts(self._arguments(request.body))) as parts:
+                async for part in parts:
+                    yield _chunk(part)
+        except SystemExit as error:
+            raise exited(error) from error
+        yield ChatChunk(finish_reason="stop", tokens=0)
+
+    async def _parts(self, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         if inspect.isasyncgenfunction(self._call):
             async with aclosing(self._call(**given)) as parts:
                 async for part in parts:
-                    yield _chunk(part)
+                    yield part
         elif inspect.isgeneratorfunction(self._call):
             steps: Iterator[Any] = self._call(**given)
             try:
-                while (part := await asyncio.to_thread(next, steps, _END)) is not _END:
-                    yield _chunk(part)
+                while (part := await asyncio.to_thread(_stay, next, steps, _END)) is not _END:
+                    yield part
             finally:
                 # Cancelled in the middle of a step, the generator still runs and cannot be closed from here.
                 with suppress(ValueError):
                     steps.close()  # type: ignore[attr-defined]  # a generator function returns a generator
         elif inspect.iscoroutinefunction(self._call):
-            yield _chunk(await self._call(**given))
+            yield await self._call(**given)
         else:
-            yield _chunk(await asyncio.to_thread(self._call, **given))
-        yield ChatChunk(finish_reason="stop", tokens=0)
+            yield await asyncio.to_thread(_stay, self._call, **given)
 
     def memory_bytes(self) -> int:
         """Return 0: what a Python object holds is not known."""
@@ -260,10 +276,18 @@ def _chunk(part: Any) -> ChatChunk:
     raise TypeError(f"a chat model yields texts, dicts or chunks, not a {type(part).__name__}")
 
 
+def _stay(call: Callable[..., Any], *values: Any, **arguments: Any) -> Any:
+    """Call on a thread of asyncio's pool, which hands on no SystemExit without ending the loop."""
+    try:
+        return call(*values, **arguments)
+    except SystemExit as error:
+        raise exited(error) from error
+
+
 def _guarded(source: str, call: Callable[..., Any], **arguments: Any) -> Any:
     try:
         return call(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RuntimeLoadError(f"'{source}': loading it raised {type(error).__name__}: {error}") from error
 
 

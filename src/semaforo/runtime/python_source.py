@@ -71,7 +71,7 @@ def find_object(source: str) -> Any:
             f"'{source}': no module named '{error.name}' can be found from {Path.cwd()}; "
             "install it, or name a file as file.py:object"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RuntimeLoadError(f"'{source}': importing it raised {type(error).__name__}: {error}") from error
     found: Any = module
     for part in attribute.split("."):
@@ -80,6 +80,11 @@ def find_object(source: str) -> Any:
             raise RuntimeLoadError(f"'{source}': '{place}' has no '{part}'.{nearest(part, names)}")
         found = getattr(found, part)
     return found
+
+
+def exited(error: SystemExit) -> RuntimeError:
+    """Return what stands for a ``sys.exit`` of a model."""
+    return RuntimeError(f"it called sys.exit({error.code if error.code is not None else ''})")
 
 
 def _import_file(path: Path) -> Any:
