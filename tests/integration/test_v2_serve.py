@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -97,6 +98,22 @@ def test_a_signal_lets_work_finish_and_ends_cleanly(process: Process, number: si
     status, out, err = process.stop()
     assert (status, out) == (0, "ended\n"), err
     assert "Traceback" not in err
+
+
+def test_a_request_that_crosses_with_the_end_is_answered(process: Process) -> None:
+    connection = http.client.HTTPConnection(process.url.removeprefix("http://"), timeout=10)
+    body = json.dumps({"inputs": [{"name": "seconds", "shape": [1], "datatype": "FP32", "data": [0.01]}]})
+    for last in (False, True):
+        if last:
+            process.child.send_signal(signal.SIGINT)
+            time.sleep(0.03)
+        connection.request("POST", "/v2/models/wait/infer", body)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert answer.read()
+        assert answer.will_close == last
+    status, out, err = process.stop()
+    assert (status, out) == (0, "ended\n"), err
 
 
 def test_a_second_signal_ends_at_once(process: Process) -> None:

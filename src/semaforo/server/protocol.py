@@ -6,8 +6,8 @@ Rules this module keeps:
    the connection is closed.
 2. What cannot be answered by a handler is answered here in the same form: ``{"error": "…"}``.
 3. The application hears of a lost connection at once (`ProtocolExchange`), without awaiting it.
-
 4. A whole response is one write, where ASGI's two messages would be two.
+5. At the end, a request that crosses with it on the wire is answered: idle connections close a moment later.
 
 One key is put into the ASGI scope: ``semaforo.exchange``, the `Exchange` of the request.
 """
@@ -25,6 +25,8 @@ from uvicorn.server import ServerState
 from semaforo.server.http import Headers
 from semaforo.server.settings import ServerSettings
 
+_LAST_S = 0.3
+
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection, within the limits of `settings`."""
@@ -37,6 +39,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._exchange: ProtocolExchange | None = None
         self._refusal: tuple[int, str] | None = None
         self._in_head = True
+        self._ending = False
         self._fed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._start_timer()
@@ -88,10 +91,25 @@ class LimitedProtocol(HttpToolsProtocol):
             # The parser stops on an error in a callback, and `send_400_response` says what it was.
             raise ValueError(self._refusal[1])
         super().on_headers_complete()
+        if self._ending:
+            self.cycle.keep_alive = False
         exchange = ProtocolExchange(self.cycle, self.server_state)
         exchange.before = self._exchange if self._exchange is not None and not self._exchange.over else None
         self._exchange = exchange
         self.scope["semaforo.exchange"] = exchange  # type: ignore[typeddict-unknown-key]
+
+    def shutdown(self) -> None:
+        """Close after the answer to the request that is here, or that comes within a moment."""
+        self._ending = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_LAST_S, self._end_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _end_idle(self) -> None:
+        arriving = self._in_head and self._fed
+        if not arriving and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser could not take."""
