@@ -7,19 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tiny_fleet import scaling_model, write_fleet
+from tiny_fleet import FLEET, scaling_model, write_fleet
 
 Ran = subprocess.CompletedProcess[str]
 
 
-def semaforo(*words: str | Path, stdin: str = "", folder: Path | None = None) -> Ran:
+def semaforo(*words: str | Path, stdin: str = "", folder: Path | None = None, columns: int = 100) -> Ran:
     command = [sys.executable, "-m", "semaforo", *map(str, words)]
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1"}
     return subprocess.run(
         command,
         capture_output=True,
@@ -194,6 +195,51 @@ def test_check_shows_every_variant(tmp_path: Path) -> None:
     assert ran.stdout.rstrip().endswith("is good: 4 variants load")
     for word in ("x: fp32[3]", "rough/default", "shouter/default", "thread", "0.9", "messages"):
         assert word in ran.stdout
+
+
+def test_check_keeps_names_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
+    text = FLEET.replace("shouter:", "a-very-loud-shouter:")
+    ran = semaforo("check", write_fleet(tmp_path, text), columns=80)
+    assert "a-very-loud-shouter/default" in ran.stdout
+    assert max(map(len, ran.stdout.splitlines()[:-1])) <= 80
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_loading_ends_it_quietly(tmp_path: Path, number: signal.Signals) -> None:
+    fleet = write_fleet(tmp_path, FLEET.replace("isolation: inline", "isolation: process"))
+    (tmp_path / "words.py").write_text(
+        "import pathlib, time\npathlib.Path(__file__).with_name('loading').touch()\ntime.sleep(60)\n"
+    )
+    fleet.write_text(fleet.read_text().replace("isolation: thread", "isolation: process"))
+    server = subprocess.Popen(
+        [sys.executable, "-m", "semaforo", "serve", str(fleet), "--http-port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 20
+    while not (tmp_path / "loading").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    server.send_signal(number)
+    assert server.communicate(timeout=20) == ("", "")
+    assert server.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "is a folder: name the file in it. Did you mean '{folder}/fleet.yaml'?"),
+        ("models", "is a folder: name the file in it."),
+        ("fleet.yml", "no such file. Write one, or name another"),
+        ("models/rough/1/model.onnx", "is not text: byte"),
+    ],
+)
+def test_what_is_no_fleet_file_is_said(tmp_path: Path, name: str, said: str) -> None:
+    write_fleet(tmp_path)
+    (tmp_path / "models/rough/1/model.onnx").write_bytes(b"\xff\x00")
+    ran = semaforo("serve", tmp_path / name)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert said.format(folder=tmp_path) in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
 
 
 def test_check_lists_all_problems_with_their_lines(tmp_path: Path) -> None:

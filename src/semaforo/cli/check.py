@@ -58,18 +58,20 @@ async def _load_all(
     plan: Blueprint, upstreams: bool
 ) -> list[tuple[ReplicaSpec, Started | SemaforoError | None]]:
     found: list[tuple[ReplicaSpec, Started | SemaforoError | None]] = []
-    for identity, template in plan.catalog.templates.items():
-        if template.source.startswith(("http://", "https://")) and not upstreams:
-            found.append((template, None))
-            continue
-        spec = msgspec.structs.replace(template, id=f"check-{identity.replace('/', '-')}")
-        handle = handles(plan.secrets)(spec, _Nobody())
-        try:
-            found.append((spec, await handle.start()))
-        except SemaforoError as error:
-            found.append((spec, error))
-        finally:
-            await handle.stop(2.0)
+    with Console(stderr=True, highlight=False).status("") as status:
+        for identity, template in plan.catalog.templates.items():
+            if template.source.startswith(("http://", "https://")) and not upstreams:
+                found.append((template, None))
+                continue
+            status.update(f"Loading {short(identity)}")
+            spec = msgspec.structs.replace(template, id=f"check-{identity.replace('/', '-')}")
+            handle = handles(plan.secrets)(spec, _Nobody())
+            try:
+                found.append((spec, await handle.start()))
+            except SemaforoError as error:
+                found.append((spec, error))
+            finally:
+                await handle.stop(2.0)
     return found
 
 
@@ -99,8 +101,9 @@ def _tasks(plan: Blueprint) -> Table:
 
 
 def _variants(plan: Blueprint, found: list[tuple[ReplicaSpec, Started | SemaforoError | None]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("variant", overflow="fold")
+    # As narrow as can be: names are read, and copied, whole.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("variant", overflow="fold", min_width=max(len(short(s.variant)) for s, _ in found))
     for title in ("version", "quality", "runs", "1 row", "16 rows", "memory"):
         table.add_column(title, no_wrap=True)
     for spec, result in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from pathlib import Path
 
 import uvloop
@@ -31,6 +32,8 @@ def run(fleet: Path, host: str | None, http_port: int | None, grpc_port: int | N
     if grpc_port is not None:
         raise ConfigError("--grpc-port: this version speaks HTTP only. Leave the option out")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Until requests are taken there is nothing to finish, so either signal ends alike.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     plan = blueprint(fleet)
     settings = server_settings(plan, host=host, http_port=http_port)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -48,7 +51,8 @@ async def _serve(plan: Blueprint, settings: ServerSettings) -> None:
         failed = [status for status in replicas if status.state != "ready"]
         for status in failed:
             reason = status.last_error or status.state
-            console.print(f"not in service: {status.id}: {reason}", style="yellow", markup=False)
+            text = f"not in service: {status.id}: {reason}"
+            console.print(text, style="yellow", markup=False, soft_wrap=True)
         if replicas and len(failed) == len(replicas):
             raise NotReady("no model could be loaded; `semaforo check` says more")
         ready = len(replicas) - len(failed)

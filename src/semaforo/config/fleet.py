@@ -63,8 +63,14 @@ def load_fleet(path: str | Path, environment: Mapping[str, str] | None = None) -
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise FleetFileError(name, [Problem(0, "", "no such file. Write one, or name another")]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FleetFileError(name, [Problem(0, "", f"cannot be read: {error}")]) from None
+    except IsADirectoryError:
+        within = "" if not (path / "fleet.yaml").is_file() else f" Did you mean '{path / 'fleet.yaml'}'?"
+        raise FleetFileError(name, [Problem(0, "", f"is a folder: name the file in it.{within}")]) from None
+    except UnicodeDecodeError as error:
+        text = f"is not text: byte {error.start + 1} is not UTF-8. Name the fleet file, not a model"
+        raise FleetFileError(name, [Problem(0, "", text)]) from None
+    except OSError as error:
+        raise FleetFileError(name, [Problem(0, "", f"cannot be read: {error.strerror}")]) from None
     return parse_fleet(text, folder=path.resolve().parent, name=name, environment=environment)
 
 

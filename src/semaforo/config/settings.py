@@ -168,8 +168,6 @@ class FleetSettings(_Settings, frozen=True, kw_only=True):
     server: Annotated[ServerSettings, Key("Where it listens and whom it serves.")] = ServerSettings()
     journal: Annotated[
         str,
-        Key(
-            "File of the journal for `semaforo replay`; the last run's is kept beside it, as `.1`. None where left out."
-        ),
+        Key("File of the journal for `semaforo replay`, with that of the last run beside it, as `.1`."),
     ] = ""
     explain: Annotated[ExplainSettings, Key("How many decisions are kept.")] = ExplainSettings()
