@@ -295,8 +295,6 @@ def engine_for(journal: Path | None = None, ring: int = 4096, secrets: Secrets |
     """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``."""
     from semaforo.live.engine import Engine
 
-    if journal is not None:
-        journal.parent.mkdir(parents=True, exist_ok=True)
     return Engine(handles(secrets), journal=journal, explain_ring=ring)
 
 

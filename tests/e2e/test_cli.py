@@ -204,6 +204,13 @@ def test_check_keeps_names_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
     assert max(map(len, ran.stdout.splitlines()[:-1])) <= 80
 
 
+def test_a_journal_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
+    fleet = write_fleet(tmp_path, FLEET.replace("journal: journal.bin", "journal: models"))
+    ran = semaforo("serve", fleet, "--http-port", "0")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == f"cannot write the journal {tmp_path}/models: Is a directory\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_loading_ends_it_quietly(tmp_path: Path, number: signal.Signals) -> None:
     fleet = write_fleet(tmp_path, FLEET.replace("isolation: inline", "isolation: process"))

@@ -117,5 +117,5 @@ def _variants(plan: Blueprint, found: list[tuple[ReplicaSpec, Started | Semaforo
             runs = result.isolation if spec.device == "cpu" else f"{result.isolation}, {spec.device}"
             table.add_row(*cells, runs, *times, memory)
         else:
-            table.add_row(*cells, "[red]does not load" if result else "not asked", "–", "–", "–")
+            table.add_row(*cells, "[red]fails" if result else "not asked", "–", "–", "–")
     return table

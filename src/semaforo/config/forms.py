@@ -135,7 +135,7 @@ def _import(node: Node) -> str:
 def _digest(node: Node) -> str:
     text = node.text.removeprefix("sha256:").lower()
     if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise InvalidRequest(f"{node.what} is not a sha256: it has 64 hexadecimal digits")
+        raise InvalidRequest(f"{node.what} is not a sha256")
     return text
 
 
