@@ -135,6 +135,9 @@ def test_an_unknown_header_with_our_prefix_is_an_error() -> None:
         InvalidRequest, match=r"semaforo-deadline is not known\. Did you mean 'semaforo-deadline-ms'"
     ):
         read_contract({b"semaforo-deadline": b"20"}, {})
+    # Alike in nothing but the prefix.
+    with pytest.raises(InvalidRequest, match=r"semaforo-foo is not known\. There are semaforo-deadline-ms, "):
+        read_contract({b"semaforo-foo": b"20"}, {})
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from semaforo.errors import InvalidRequest, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TENSOR = re.compile(r"\s*([A-Za-z0-9]+)\s*(?:\[([^\]]*)\])?\s*")
+MOST_REPLICAS = 1024
 _RANGE = re.compile(r"\s*(\d+)\s*(?:\.\.\s*(\d+))?\s*")
 
 
@@ -104,6 +105,8 @@ def _range(node: Node) -> tuple[int, int]:
     most = int(match[2]) if match[2] else least
     if most < max(least, 1):
         raise InvalidRequest(f"'{node.text}' allows no replica: write the least first, e.g. 1..4")
+    if most > MOST_REPLICAS:
+        raise InvalidRequest(f"'{node.text}' is more than a machine holds: at most {MOST_REPLICAS} replicas")
     return least, most
 
 

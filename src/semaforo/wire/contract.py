@@ -91,8 +91,8 @@ def _from_parameters(parameters: Mapping[str, Any], values: dict[str, Any]) -> d
         if name.startswith("semaforo_"):
             field = _FIELDS.get(name[9:])
             if field is None or name == "semaforo_idempotency_key":
-                known = [f"semaforo_{word}" for word in _FIELDS if word != "idempotency_key"]
-                raise InvalidRequest(f"parameter {name} is not known.{nearest(name, known)}")
+                known = [word for word in _FIELDS if word != "idempotency_key"]
+                raise InvalidRequest(f"parameter {name} is not known.{_nearest(name, known)}")
             named[field[0]] = field[1](value, f"parameter {name}")
         elif name == "priority":
             values["priority"] = _priority(value, "parameter priority")
@@ -111,9 +111,15 @@ def _from_header(name: bytes, value: bytes, values: dict[str, Any]) -> None:
     field = _FIELDS.get(word)
     header = name.decode("latin-1")
     if field is None:
-        known = ["semaforo-" + known.replace("_", "-") for known in _FIELDS]
-        raise InvalidRequest(f"header {header} is not known.{nearest(header, known)}")
+        known = [known.replace("_", "-") for known in _FIELDS]
+        raise InvalidRequest(f"header {header} is not known.{_nearest(header, known)}")
     values[field[0]] = field[1](value.decode("latin-1").strip(), f"header {header}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """Compare what follows our prefix, which would make all names alike; name them all where none is near."""
+    near = nearest(name[9:], known).replace("'", f"'{name[:9]}", 1)
+    return near or f" There are {', '.join(name[:9] + word for word in known)}"
 
 
 def _number(value: Any, where: str, allowed: str, low: float, high: float = math.inf) -> float:
