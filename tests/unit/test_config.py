@@ -104,7 +104,8 @@ def test_the_environment_wins_over_a_default_and_becomes_a_number() -> None:
         ("replicas: 1..4", "replicas: 4..1",
          "fleet.yaml:24: models.digits-net.replicas: '4..1' allows no replica: write the least first, e.g. 1..4"),
         ("replicas: 1..4", "replicas: 1..2000",
-         "fleet.yaml:24: models.digits-net.replicas: '1..2000' is more than a machine holds: at most 1024 replicas"),
+         "fleet.yaml:24: models.digits-net.replicas: '1..2000' is more than a machine holds: "
+         "at most 1024 replicas"),
         ("isolation: process", "isolation: proces",
          "fleet.yaml:25: models.digits-net.isolation: 'proces' is not one of auto, inline, thread, process. "
          "Did you mean 'process'?"),

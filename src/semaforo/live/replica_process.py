@@ -234,7 +234,7 @@ class ProcessReplica:
             self._loop.call_later(_LAST_WORDS_S, self._gone)
 
     def _gone(self) -> None:
-        how = self._worker.how() if self._worker else "it never ran"
+        how = self._worker.how() if self._worker else "never ran"
         reason = self._fault.message if self._fault else f"its worker {how}"
         if not self._loaded.done():
             tail = (

@@ -73,12 +73,12 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self._on_exit()
 
     def how(self) -> str:
-        """Say how it ended, for people."""
+        """Say how it ended, as what follows its name."""
         code = self._transport.get_returncode() if self._transport else None
         if code is None:
-            return "it closed its sockets"
+            return "closed its sockets"
         if code < 0:
-            return f"killed by signal {-code}"
+            return f"was killed by signal {-code}"
         return f"exited with status {code}"
 
     def kill(self) -> None:
