@@ -76,7 +76,8 @@ def ask(client: httpx.Client, visit: Visit, data: Mapping[str, np.ndarray]) -> t
     asked = Text(visit.target, "bold").append(f"\n{visit.says}", "not bold")
     considered = story["decided"][0].get("considered", [])
     if response.status_code != 200:
-        said = Text(f"refused: {response.json()['error'].partition(': ')[0]}", "yellow")
+        outcome = (story.get("finish") or {}).get("outcome", "refused")
+        said = Text(f"{outcome}: {response.json()['error'].partition(': ')[0]}", "yellow")
         reasons(said, considered, "")
         return [asked, said, Text(f"HTTP {response.status_code}")], response.status_code in (422, 503, 504)
     outputs = {output["name"]: output["data"] for output in response.json()["outputs"]}

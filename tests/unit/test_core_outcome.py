@@ -338,3 +338,15 @@ def test_requests_that_wait_move_to_what_serves_their_alias_now() -> None:
     assert runs(rig.done("n")) == [("b", ("q",))]
     assert runs(rig.failed("r")) == []
     assert runs(rig.done("q")) == [("b", ("r",))]
+
+
+def test_a_result_that_comes_after_its_deadline_is_late_whether_or_not_a_timer_fired() -> None:
+    rig = Rig(fleet(variant("m")))
+    rig.ready("r")
+    rig.ask("q", deadline_s=0.010)
+    number = rig.batch("q")
+    rig.now += 0.011
+    effects = rig.dispatcher.handle(BatchDone(number, 0.011), rig.now)
+    ended = finish(effects, "q")
+    assert (ended.outcome, ended.code) == ("expired", "expired")
+    assert "10 ms" in ended.message

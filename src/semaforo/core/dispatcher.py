@@ -290,9 +290,7 @@ class Dispatcher:
             else:
                 self._ledger.set_timer(latest, Timer.DEADLINE, job.request.id)
         elif job.deadline <= now:
-            asked = (job.deadline - job.arrived) * 1e3
-            text = f"the deadline of {asked:.0f} ms passed before an answer was ready"
-            self._ledger.finish(job, "expired", now, out, code="expired", message=text)
+            self._ledger.expire(job, now, out)
         elif job.deadline < _INFINITE:
             self._ledger.set_timer(job.deadline, Timer.DEADLINE, job.request.id)
 

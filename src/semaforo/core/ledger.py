@@ -125,6 +125,12 @@ class Ledger:
         else:
             out.append(Release(rid))
 
+    def expire(self, job: Job, now: float, out: list[DispatcherEffect]) -> None:
+        """Answer a job whose deadline passed while it ran, or in the very moment its result came."""
+        asked = (job.deadline - job.arrived) * 1e3
+        text = f"the deadline of {asked:.3g} ms passed before an answer was ready"
+        self.finish(job, "expired", now, out, code="expired", message=text)
+
     def leave(self, rid: str, out: list[DispatcherEffect]) -> None:
         """Account that one batch of an orphan has ended."""
         orphans = self.state.orphans

@@ -82,6 +82,9 @@ class Outcomes:
                     code=code,
                     message=text,
                 )
+            elif now > job.deadline and not job.started:
+                # A driver's timers are coarser than a short deadline: late is late all the same.
+                self._ledger.expire(job, now, out)
             else:
                 self._ledger.finish(
                     job,

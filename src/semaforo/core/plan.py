@@ -137,9 +137,7 @@ class Planner:
         return lane.id
 
 
-def _choices(
-    kept: list[tuple[Variant, VariantBook, float, float]], task: TaskType
-) -> tuple[Choice, ...]:
+def _choices(kept: list[tuple[Variant, VariantBook, float, float]], task: TaskType) -> tuple[Choice, ...]:
     qualities = [route.UNKNOWN_QUALITY if v.quality is None else float(v.quality) for v, *_ in kept]
     costs = [cost for _, _, cost, _ in kept]
     best, dearest = max(qualities, default=0.0), max(costs, default=0.0)
