@@ -32,10 +32,12 @@ def test_the_quickstart_runs_to_its_table(tmp_path: Path) -> None:
     shown = ran.stdout
     assert "semaforo serves digits, tumour with 8 replicas" in shown
     for word in (
-        "digits-large/int8 on",
-        "✗ digits-linear: quality",
-        "✗ tumour-forest: privacy",
-        "refused: no variant",
+        "✗ digits-large/fp32  deadline: ",
+        "✗ tumour-forest  cost: $",
+        "✗ digits-linear      quality: ",
+        "✗ tumour-forest  privacy: for public data, this is site",
+        "refused with 503: no replica can finish",
+        "refused with 422: no variant",
     ):
         assert word in shown
     assert "11 of 11 as expected" in shown

@@ -31,7 +31,7 @@ def verdict(v: Variant, request: Request, seconds: float = 0.01, tokens: float =
         (variant("m"), ask("q"), "", ""),
         (variant("m"), ask("q", stream=True), "modality", "speaks tensor"),
         (chat("l"), ask("q"), "modality", "speaks chat"),
-        (variant("m", sees=Privacy.PUBLIC), ask("q", privacy=Privacy.SITE), "privacy", "for public data at most, this is site"),  # noqa: E501
+        (variant("m", sees=Privacy.PUBLIC), ask("q", privacy=Privacy.SITE), "privacy", "for public data, this is site"),  # noqa: E501
         (variant("m", sees=Privacy.INTERNAL), ask("q", privacy=Privacy.INTERNAL), "", ""),
         (variant("m", quality=0.9), ask("q", min_quality=0.9), "", ""),
         (variant("m", quality=0.93), ask("q", min_quality=0.95), "quality", "0.93 < 0.95"),

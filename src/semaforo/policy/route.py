@@ -79,7 +79,7 @@ def ruled_out(variant: Variant, request: Request, seconds: float, output_tokens:
     if variant.sees < contract.privacy:
         return (
             "privacy",
-            f"for {Privacy(variant.sees).name.lower()} data at most, this is {contract.privacy.name.lower()}",
+            f"for {Privacy(variant.sees).name.lower()} data, this is {contract.privacy.name.lower()}",
         )
     quality = variant.quality
     if contract.min_quality > 0 and (quality is None or quality < contract.min_quality):
