@@ -95,14 +95,14 @@ def ask(client: httpx.Client, visit: Visit, data: Mapping[str, np.ndarray]) -> t
     reasons(said, considered, finish.get("variant", ""))
     if response.status_code != 200:
         why = response.json()["error"].partition(":")[0]
-        said.append(f"  refused with {response.status_code}: {why}", "yellow")
+        said.append(f"  {response.status_code}: {why}", "yellow")
         return [title, said], response.status_code == visit.refused
     outputs = {output["name"]: output["data"] for output in response.json()["outputs"]}
     answer = np.array(outputs.get("label", outputs.get("malignant")))
     winner = next(c for c in considered if c["variant"] == finish["variant"])
     number = finish["replica"].rpartition("-")[2]
-    took = f"{milliseconds(finish['total_s'])} (model: {milliseconds(winner['predicted_s'])} predicted)"
-    said.append(f"  replica {number} in {took}, ${finish.get('cost', 0.0):.1e}", "green")
+    took = f"{milliseconds(finish['total_s'])} in all, {winner['predicted_s'] * 1e3:.2f} predicted"
+    said.append(f"  replica {number}, {took}, ${finish.get('cost', 0.0):.1e}", "green")
     expected = not visit.refused and np.mean(answer == truth[: visit.rows]) >= 0.9
     return [title, said], bool(expected)
 
