@@ -16,10 +16,10 @@ import onnx
 import uvloop
 from onnx import TensorProto, helper
 
+from semaforo.build import Secrets, engine_for
 from semaforo.catalog.state import Catalog, Scaling
 from semaforo.entities import ReplicaSpec, TaskType, TensorSpec, Variant
 from semaforo.live.engine import Engine
-from semaforo.live.handles import HandleFactory
 from semaforo.server.front import make_app
 from semaforo.server.run import HttpServer
 from semaforo.server.settings import ServerSettings
@@ -177,7 +177,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(catalog: Catalog, settings: ServerSettings | None = None) -> Iterator[Served]:
+def serving(
+    catalog: Catalog, settings: ServerSettings | None = None, secrets: Secrets | None = None
+) -> Iterator[Served]:
     """Serve a catalog on a free port until the block ends."""
     settings = settings or ServerSettings(port=0, grace_s=2.0)
     up = threading.Event()
@@ -185,7 +187,7 @@ def serving(catalog: Catalog, settings: ServerSettings | None = None) -> Iterato
 
     async def serve() -> None:
         ending = asyncio.Event()
-        engine = Engine(HandleFactory())
+        engine = engine_for(secrets=secrets)
         try:
             await engine.start(catalog)
             server = HttpServer(make_app(engine, settings), settings)

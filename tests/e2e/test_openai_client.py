@@ -102,7 +102,8 @@ def served(near: Upstream, far: Upstream, tmp_path_factory: pytest.TempPathFacto
     folder: Path = tmp_path_factory.mktemp("fleet")
     (folder / "openai_writer.py").write_text(WRITER)
     (folder / "fleet.yaml").write_text(FLEET.format(near=near.url, far=far.url, key=KEY))
-    with serving(blueprint(folder / "fleet.yaml").catalog) as running:
+    plan = blueprint(folder / "fleet.yaml")
+    with serving(plan.catalog, secrets=plan.secrets) as running:
         yield running
 
 
