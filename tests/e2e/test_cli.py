@@ -140,6 +140,7 @@ def test_infer_runs_a_fleet_file_without_a_server(tmp_path: Path) -> None:
     assert json.loads(ran.stdout) == {"y": [2, 4, 6]}
     assert "▸ exact/default" in ran.stderr
     assert semaforo("infer", "chat", "--text", "a b", "--fleet", fleet).stdout.split() == ["a", "b"]
+    assert not (tmp_path / "journal.bin").exists()  # a single answer does not push the server's journal aside
 
 
 def test_ctrl_c_stops_quietly_and_the_journal_replays(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import uvloop
 
+from semaforo.api import AsyncFleet
 from semaforo.build import Blueprint, blueprint, engine_for
 from semaforo.core.journal import HEADER, Decision, decode
 from semaforo.entities import Contract, Ref, Request
@@ -97,6 +98,26 @@ def test_a_journal_is_written_by_one_fleet_at_a_time(tmp_path: Path) -> None:
     asyncio.run(main())
     found = replay(journal)
     assert (found.difference, found.outcomes["done"]) == (None, 1)
+
+
+def test_a_fleet_inside_a_program_leaves_the_journal_to_its_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = written(tmp_path)
+    assert plan.journal is not None
+    journal = plan.journal
+
+    async def main() -> None:
+        server = engine_for(journal)
+        await server.start(plan.catalog)
+        async with AsyncFleet.open(tmp_path / "fleet.yaml") as fleet:
+            assert (await fleet.infer("nap", seconds=0.0))["slept"] == 0.0
+        await server.stop(1.0)
+
+    asyncio.run(main())
+    assert f"the journal {journal} is being written by another fleet: this one keeps none" in caplog.text
+    assert replay(journal).outcomes["done"] == 0
+    assert not journal.with_name("journal.bin.1").exists()
 
 
 def test_the_journal_of_the_last_run_is_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -18,10 +19,13 @@ from semaforo.errors import InvalidRequest, NotFound, NotReady
 from semaforo.features import chat_affinity, chat_needs, chat_tokens
 from semaforo.live.answer import Answer
 from semaforo.live.engine import Engine
+from semaforo.live.journal import locked
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import render
 from semaforo.wire.openai import parse_chat
 from semaforo.wire.payload import Chat, Tensors
+
+log = logging.getLogger("semaforo.fleet")
 
 
 class AsyncFleet:
@@ -44,8 +48,12 @@ class AsyncFleet:
         self._running = False
 
     @classmethod
-    def open(cls, path: str | Path | None = None) -> Self:
+    def open(cls, path: str | Path | None = None, *, journal: bool = True) -> Self:
         """Return the fleet of a fleet file, or of all functions under ``@semaforo.model``.
+
+        Args:
+            path: The fleet file.
+            journal: Whether the file's journal is written; not where a server of the same file writes it.
 
         Raises:
             FleetFileError: What is wrong with the file, all of it.
@@ -53,7 +61,11 @@ class AsyncFleet:
         if path is None:
             return cls.of()
         plan = blueprint(path)
-        return cls(plan.catalog, journal=plan.journal, ring=plan.ring, secrets=plan.secrets)
+        written = plan.journal if journal else None
+        if written is not None and locked(written):
+            log.warning("the journal %s is being written by another fleet: this one keeps none", written)
+            written = None
+        return cls(plan.catalog, journal=written, ring=plan.ring, secrets=plan.secrets)
 
     @classmethod
     def of(cls, *functions: Callable[..., Any]) -> Self:

@@ -30,13 +30,17 @@ class Fleet:
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def open(cls, path: str | Path | None = None) -> Self:
+    def open(cls, path: str | Path | None = None, *, journal: bool = True) -> Self:
         """Return the fleet of a fleet file, or of all functions under ``@semaforo.model``.
+
+        Args:
+            path: The fleet file.
+            journal: Whether the file's journal is written; not where a server of the same file writes it.
 
         Raises:
             FleetFileError: What is wrong with the file, all of it.
         """
-        return cls(AsyncFleet.open(path))
+        return cls(AsyncFleet.open(path, journal=journal))
 
     @classmethod
     def of(cls, *functions: Callable[..., Any]) -> Self:

@@ -59,7 +59,7 @@ def _embedded(question: Question, path: Path) -> None:
         "privacy": Privacy(contract.privacy).name.lower(),
         "tenant": contract.tenant,
     }
-    with Fleet.open(path) as fleet:
+    with Fleet.open(path, journal=False) as fleet:
         if question.text:
             with fleet.chat(question.target, question.text, **asked) as stream:
                 for piece in stream:

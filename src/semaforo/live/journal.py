@@ -9,6 +9,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -121,6 +122,18 @@ class JournalWriter:
         self._records = 0
         if self._file is not None:
             self._buffer += encode(Snapshot(self._dispatcher.snapshot(), self._controller.snapshot()))
+
+
+def locked(path: Path) -> bool:
+    """Tell whether a fleet is writing a journal."""
+    try:
+        with _lock(path) if path.is_file() else contextlib.nullcontext():
+            return False
+    except JournalError:
+        return True
+    except OSError:
+        # It cannot be written at all, as whoever opens it will say.
+        return False
 
 
 def _lock(path: Path) -> FileIO:
