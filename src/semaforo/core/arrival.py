@@ -16,10 +16,11 @@ from __future__ import annotations
 from math import exp
 
 from semaforo.core import queue as queues
-from semaforo.core.effects import Considered, Decided, DispatcherEffect, Finish, Release, Score
+from semaforo.core.effects import Considered, Decided, DispatcherEffect, Score
 from semaforo.core.ledger import MAX_WAIT_S, RETRY_BURST, RETRY_SHARE, Ledger
 from semaforo.core.placing import Placer, why_unsatisfiable
 from semaforo.core.plan import Choice, Plan, Planner
+from semaforo.core.refusal import Refusals
 from semaforo.core.state import Job, Phase, State, TaskQueue, Timer, new_queue
 from semaforo.core.supply import Supply
 from semaforo.entities import Request
@@ -43,23 +44,24 @@ class Door:
         self._planner = planner
         self._ledger = ledger
         self._placer = placer
+        self._refusals = Refusals(state, ledger)
 
     def arrive(self, request: Request, now: float, out: list[DispatcherEffect]) -> None:
         """Decide on a new request."""
         state = self.state
         if request.id in state.jobs or request.id in state.orphans:
-            self._refuse(request, now, out, "conflict", f"request id '{request.id}' is in use")
+            self._refusals.refuse(request, now, out, "conflict", f"request id '{request.id}' is in use")
             return
         try:
             plan = self._planner.plan(request)
         except NotFound as error:  # 1
             out.append(Decided(request.id, "", reason=error.message))
-            self._refuse(request, now, out, error.code, error.message)
+            self._refusals.refuse(request, now, out, error.code, error.message)
             return
         job = self._job(request, plan, now, seq=state.next_seq())
         if reason := self._unservable(plan, request, now):  # 1, 2
             out.append(Decided(request.id, job.task, plan.ruled_out, reason=reason[1]))
-            self._refuse(request, now, out, *reason)
+            self._refusals.refuse(request, now, out, *reason)
             return
         budget = self._ledger.queue_of(job.task, now)
         if budget.retries < RETRY_BURST:
@@ -132,7 +134,7 @@ class Door:
         elif wait is not None:  # 6
             self._wait(job, plan, considered, now, out, patient=wait.open, fresh=fresh)
         else:  # 7
-            self._too_late(job, plan, considered, now, out, fresh=fresh)
+            self._refusals.too_late(job, considered, now, out, fresh=fresh)
 
     def _consider(
         self, job: Job, plan: Plan, now: float
@@ -260,7 +262,7 @@ class Door:
             above_rate=above_rate,
         )
 
-    # --- waiting and refusing --------------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------------------
 
     def _wait(
         self,
@@ -277,8 +279,8 @@ class Door:
         ahead = sum(queue.rows[: job.klass + 1])
         over = sum(queue.rows) + job.rows - plan.task.max_queue_rows
         if over > sum(queue.rows[job.klass + 1 :]):
-            self._turn_away(
-                job, plan, considered, now, out, "refused" if fresh else "shed",
+            self._refusals.turn_away(
+                job, considered, now, out, "refused" if fresh else "shed",
                 f"the queue of '{job.task}' is full ({plan.task.max_queue_rows} rows) with work of its own "
                 "class or above",
                 self._queued_s(job, plan, now),
@@ -286,7 +288,7 @@ class Door:
             return
         while over > 0 and (victim := queues.last_of_lowest(queue, job.klass)) is not None:
             over -= self.state.jobs[victim].rows
-            self._shed(self.state.jobs[victim], now, out)
+            self._refusals.shed(self.state.jobs[victim], now, out)
         self._count_arrival(queue, job.klass, job.rows, now)
         out.append(Decided(job.request.id, job.task, considered, "", "", "waits", ahead, job.moves))
         lane = self.state.lanes[plan.lane]
@@ -298,72 +300,6 @@ class Door:
         if job.deadline == _INFINITE:
             self._ledger.set_timer(now + MAX_WAIT_S, Timer.DEADLINE, job.request.id)
         self._ledger.enqueue(job, lane, now)
-
-    def _shed(self, victim: Job, now: float, out: list[DispatcherEffect]) -> None:
-        self._ledger.dequeue(victim)
-        self._ledger.finish(
-            victim, "shed", now, out, code="shed", retry_after_s=1.0,
-            message=f"dropped from the full queue of '{victim.task}' for work of a higher class",
-        )  # fmt: skip
-
-    def _too_late(
-        self, job: Job, plan: Plan, considered: tuple[Considered, ...], now: float, out: list[DispatcherEffect],
-        *, fresh: bool,
-    ) -> None:  # fmt: skip
-        slack = job.deadline - now
-        soonest = min((c for c in considered if c.predicted_s), key=lambda c: c.predicted_s, default=None)
-        queue = self.state.queues.get(job.task)
-        ahead = sum(queue.rows[: job.klass + 1]) if queue else 0
-        predicted, where = (soonest.predicted_s, soonest.variant) if soonest else (0.0, job.task)
-        alone = all(c.ruled_out != "load" for c in considered)
-        asked, needed = unlike(slack * 1e3, predicted * 1e3)
-        text = (
-            f"no replica can finish before the deadline: {asked} ms asked, {needed} ms predicted "
-            f"({ahead} rows ahead on {where})"
-        )
-        outcome = "refused" if fresh else "expired"
-        self._turn_away(job, plan, considered, now, out, outcome, text, 0.0 if alone else predicted - slack)
-
-    def _turn_away(
-        self, job: Job, plan: Plan, considered: tuple[Considered, ...], now: float, out: list[DispatcherEffect],
-        outcome: str, text: str, retry_after_s: float,
-    ) -> None:  # fmt: skip
-        out.append(Decided(job.request.id, job.task, considered, "", "", text, 0, job.moves))
-        rid = job.request.id
-        if outcome == "refused":
-            if rid in self.state.jobs:
-                self._forget(job)
-            self._refuse(job.request, now, out, "refused", text, retry_after_s)
-        elif outcome == "shed":
-            self._ledger.finish(
-                job, "shed", now, out, code="shed", message=text, retry_after_s=max(0.001, retry_after_s)
-            )
-        else:
-            self._ledger.finish(job, "expired", now, out, code="expired", message=text)
-
-    def _forget(self, job: Job) -> None:
-        del self.state.jobs[job.request.id]
-        self._disown(job.request)
-
-    def _disown(self, request: Request) -> None:
-        step = request.step
-        if step is not None and request.id in self.state.children.get(step.parent, ()):
-            siblings = self.state.children[step.parent]
-            siblings.remove(request.id)
-            if not siblings:
-                del self.state.children[step.parent]
-
-    def _refuse(
-        self, request: Request, now: float, out: list[DispatcherEffect], code: str, message: str,
-        retry_after_s: float = 0.0,
-    ) -> None:  # fmt: skip
-        if request.id not in self.state.jobs:
-            self._disown(request)
-        out.append(
-            Finish(request.id, "refused", code=code, message=message, retry_after_s=max(0.0, retry_after_s))
-        )
-        if code != "conflict":
-            out.append(Release(request.id))
 
     # --- small things ----------------------------------------------------------------------------------
 
