@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ def everything(text: list[str]) -> list[str]:
             os._exit(int(value))
         elif word == "sleep":
             time.sleep(float(value))
+        elif word == "touch":
+            Path(value).touch()
         elif word == "print":
             print(value)
             print(value, file=sys.stderr)

@@ -175,6 +175,13 @@ class Served:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
+    def await_in_flight(self, requests: int) -> None:
+        """Wait until so many requests are being served."""
+        until = time.monotonic() + 10
+        while self.call(lambda: len(self.engine._waiters)) < requests:
+            assert time.monotonic() < until
+            time.sleep(0.002)
+
 
 @contextlib.contextmanager
 def serving(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,7 +194,7 @@ def test_a_deadline_that_is_past_is_refused_or_expires(served: Served) -> None:
 
     holder = threading.Thread(target=hold)
     holder.start()
-    time.sleep(0.15)
+    served.await_in_flight(1)
     with (
         triton.InferenceServerClient(f"127.0.0.1:{served.port}") as client,
         pytest.raises(InferenceServerException) as caught,

@@ -213,9 +213,12 @@ def test_what_waits_can_be_cancelled(tmp_path: Path) -> None:
             assert (await sink.end(2))[2].kind == "cancelled"
         for isolation in ("thread", "process"):
             async with started(python("python_models:everything", isolation)) as (handle, sink, _):
-                handle.run(1, [text("sleep 0.3")], 1)
+                begun = tmp_path / isolation
+                handle.run(1, [text(f"touch {begun}", "sleep 0.3")], 2)
                 handle.run(2, [text("x")], 1)
-                await asyncio.sleep(0.05)
+                async with asyncio.timeout(10):
+                    while not begun.exists():
+                        await asyncio.sleep(0.005)
                 handle.cancel(2)
                 handle.cancel(1)
                 assert (await sink.end(1))[0] == "done", "a batch that blocks runs to its end"

@@ -254,13 +254,13 @@ def test_a_model_that_fails_is_a_500_with_its_message(http: httpx.Client) -> Non
     refused(http.post("/v2/models/fail/infer", json={"inputs": [tensor]}), 500, "this model always fails")
 
 
-def test_a_deadline_that_cannot_be_met_is_refused_or_expires(http: httpx.Client) -> None:
+def test_a_deadline_that_cannot_be_met_is_refused_or_expires(served: Served, http: httpx.Client) -> None:
     answers: list[httpx.Response] = []
     long = threading.Thread(
         target=lambda: answers.append(http.post("/v2/models/wait/infer", json=sleep_for(0.5)))
     )
     long.start()
-    time.sleep(0.15)
+    served.await_in_flight(1)
     late = http.post("/v2/models/wait/infer", json=sleep_for(0.01), headers={"semaforo-deadline-ms": "60"})
     long.join()
     assert late.status_code in (503, 504)
@@ -347,16 +347,16 @@ def test_a_client_that_goes_away_cancels_its_work(served: Served, headers: dict[
 
     before = outcomes()
     with httpx.Client(base_url=served.url, timeout=20) as running:
-        holder = threading.Thread(target=lambda: running.post("/v2/models/wait/infer", json=sleep_for(0.5)))
+        holder = threading.Thread(target=lambda: running.post("/v2/models/wait/infer", json=sleep_for(1.0)))
         holder.start()
-        time.sleep(0.1)
+        served.await_in_flight(1)
         started = time.monotonic()
         with httpx.Client(base_url=served.url, timeout=0.1) as client, pytest.raises(httpx.ReadTimeout):
             client.post("/v2/models/wait/infer", json=sleep_for(0.2), headers=headers)
         while outcomes() == before and time.monotonic() < started + 5:
             time.sleep(0.005)
         assert outcomes() == before + 1
-        assert time.monotonic() - started < 0.3
+        assert holder.is_alive(), "it was cancelled while it waited"
         holder.join()
 
 

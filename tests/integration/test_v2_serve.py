@@ -82,15 +82,29 @@ def ask(url: str, seconds: float) -> Any:
     return httpx.post(f"{url}/v2/models/wait/infer", json={"inputs": [tensor]}, timeout=20)
 
 
+async def in_flight(url: str) -> None:
+    """Wait until a replica works."""
+    async with asyncio.timeout(10):
+        while (
+            '"in_flight_rows":1' not in (await asyncio.to_thread(httpx.get, f"{url}/semaforo/v1/fleet")).text
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def connect_until(asked: asyncio.Task[Any], url: str) -> None:
+    """Make new connections until a request has been answered."""
+    while not asked.done():
+        await asyncio.to_thread(httpx.get, f"{url}/v2", timeout=5)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_work_finish_and_ends_cleanly(process: Process, number: signal.Signals) -> None:
     async def during() -> httpx.Response:
-        asked = asyncio.create_task(asyncio.to_thread(ask, process.url, 0.6))
-        await asyncio.sleep(0.2)
+        asked = asyncio.create_task(asyncio.to_thread(ask, process.url, 1.0))
+        await in_flight(process.url)
         process.child.send_signal(number)
-        await asyncio.sleep(0.2)
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{process.url}/v2", timeout=2)
+            await connect_until(asked, process.url)
         return await asked
 
     answer = asyncio.run(during())
@@ -103,15 +117,19 @@ def test_a_signal_lets_work_finish_and_ends_cleanly(process: Process, number: si
 def test_a_request_that_crosses_with_the_end_is_answered(process: Process) -> None:
     connection = http.client.HTTPConnection(process.url.removeprefix("http://"), timeout=10)
     body = json.dumps({"inputs": [{"name": "seconds", "shape": [1], "datatype": "FP32", "data": [0.01]}]})
-    for last in (False, True):
-        if last:
-            process.child.send_signal(signal.SIGINT)
-            time.sleep(0.03)
+    connection.connect()
+    connection.auto_open = 0
+    process.child.send_signal(signal.SIGINT)
+    last = False
+    until = time.monotonic() + 10
+    while not last and time.monotonic() < until:
         connection.request("POST", "/v2/models/wait/infer", body)
         answer = connection.getresponse()
         assert answer.status == 200
         assert answer.read()
-        assert answer.will_close == last
+        last = answer.will_close
+        time.sleep(0.01)
+    assert last
     status, out, err = process.stop()
     assert (status, out) == (0, "ended\n"), err
 
@@ -119,7 +137,7 @@ def test_a_request_that_crosses_with_the_end_is_answered(process: Process) -> No
 def test_a_second_signal_ends_at_once(process: Process) -> None:
     async def during() -> float:
         asked = asyncio.create_task(asyncio.to_thread(ask, process.url, 4.0))
-        await asyncio.sleep(0.2)
+        await in_flight(process.url)
         started = time.monotonic()
         process.child.send_signal(signal.SIGINT)
         await asyncio.sleep(0.2)
@@ -141,7 +159,7 @@ def test_work_that_outlasts_the_grace_is_told_so(tmp_path: Path) -> None:
 
     async def during() -> httpx.Response:
         asked = asyncio.create_task(asyncio.to_thread(ask, process.url, 3.0))
-        await asyncio.sleep(0.2)
+        await in_flight(process.url)
         process.child.send_signal(signal.SIGTERM)
         return await asked
 

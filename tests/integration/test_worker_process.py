@@ -46,8 +46,8 @@ def test_a_worker_that_is_killed_is_lost_at_once_and_reaped() -> None:
             await asyncio.sleep(0.1)
             at = time.perf_counter()
             os.kill(begun.pid, signal.SIGKILL)
-            _, replica, reason = await sink.wait(lambda e: e[0] == "lost", 2.0)
-            assert time.perf_counter() - at < 0.5
+            _, replica, reason = await sink.wait(lambda e: e[0] == "lost")
+            assert time.perf_counter() - at < 4, "sooner than any ping could tell"
             assert (replica, reason) == ("r-1", "its worker was killed by signal 9")
             await until(lambda: gone(begun.pid))
         assert [entry[0] for entry in sink.seen] == ["lost"], "told once, and nothing else"
