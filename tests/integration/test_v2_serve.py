@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -117,21 +118,27 @@ def test_a_signal_lets_work_finish_and_ends_cleanly(process: Process, number: si
 def test_a_request_that_crosses_with_the_end_is_answered(process: Process) -> None:
     connection = http.client.HTTPConnection(process.url.removeprefix("http://"), timeout=10)
     body = json.dumps({"inputs": [{"name": "seconds", "shape": [1], "datatype": "FP32", "data": [0.01]}]})
-    connection.connect()
-    connection.auto_open = 0
-    process.child.send_signal(signal.SIGINT)
-    last = False
-    until = time.monotonic() + 10
-    while not last and time.monotonic() < until:
+    for last in (False, True):
+        if last:
+            process.child.send_signal(signal.SIGINT)
+            wait_refused(process.url)
         connection.request("POST", "/v2/models/wait/infer", body)
         answer = connection.getresponse()
         assert answer.status == 200
         assert answer.read()
-        last = answer.will_close
-        time.sleep(0.01)
-    assert last
+        assert answer.will_close == last
     status, out, err = process.stop()
     assert (status, out) == (0, "ended\n"), err
+
+
+def wait_refused(url: str) -> None:
+    """Wait until the server takes no new connections."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    until = time.monotonic() + 10
+    with contextlib.suppress(ConnectionRefusedError):
+        while time.monotonic() < until:
+            socket.create_connection((host, int(port))).close()
+            time.sleep(0.002)
 
 
 def test_a_second_signal_ends_at_once(process: Process) -> None:

@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 from semaforo.server.http import Headers
 from semaforo.server.settings import ServerSettings
 
-_LAST_S = 0.3
+_LAST_S = 0.5
 
 
 class LimitedProtocol(HttpToolsProtocol):
