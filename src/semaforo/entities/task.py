@@ -16,6 +16,8 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         name: For example ``digits`` or ``chat``.
         kind: ``tensor`` for V2 tensors; ``chat`` for messages with streamed answers.
+        interface: How OpenAI's protocol offers a tensor task beside V2: ``embedding``, ``moderation`` or
+            ``transcription``, each with tensors of agreed names; empty = not at all.
         inputs: Tensors a request gives, in the task's own names.
         outputs: Tensors an answer holds, in the task's own names.
         prefer: The operator's preference among variants that meet a contract.
@@ -28,6 +30,7 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     kind: Literal["tensor", "chat"] = "tensor"
+    interface: Literal["", "embedding", "moderation", "transcription"] = ""
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     prefer: Preference = Preference()
