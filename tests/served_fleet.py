@@ -21,7 +21,7 @@ from semaforo.catalog.state import Catalog, Scaling
 from semaforo.entities import ReplicaSpec, TaskType, TensorSpec, Variant
 from semaforo.live.engine import Engine
 from semaforo.server.front import make_app
-from semaforo.server.run import HttpServer
+from semaforo.server.listener import HttpServer
 from semaforo.server.settings import ServerSettings
 
 ONNX_DTYPES = {

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from semaforo.errors import ConfigError
-from semaforo.server.run import check_exposure, listen
+from semaforo.server.listener import check_exposure, listen
 from semaforo.server.settings import KeySettings, ServerSettings
 
 TESTS = Path(__file__).resolve().parents[1]

@@ -1,12 +1,12 @@
-"""The ASGI application: one request in, one response out, errors in the form of their protocol.
+"""The application: one request in, one response out, errors in the form of their protocol.
 
 What happens to a request, in order:
 
 1. Its route is found; no route is 404, another method is 405.
 2. One that asks for inference is refused if too many requests are in flight already.
 3. Its principal is found, and asked for the route's action (`authorise`).
-4. Its handler runs. A `SemaforoError` becomes an error body; anything else is logged, and becomes a 500 that
-   gives the request id and nothing more.
+4. Where its route can answer it directly, that is all; otherwise its handler runs in a task. A `SemaforoError`
+   becomes an error body; anything else is logged, and becomes a 500 that gives the request id and nothing more.
 5. The response is compressed where the client takes that and it is worth it, and sent.
 """
 
@@ -15,23 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from semaforo.errors import Cancelled, NotReady, Refused, SemaforoError, TooLarge
+from semaforo.errors import Cancelled, NotReady, Refused, SemaforoError
 from semaforo.server.compression import choose, compress
-from semaforo.server.http import (
-    JSON,
-    Headers,
-    HttpRequest,
-    HttpResponse,
-    Receive,
-    Route,
-    Scope,
-    Send,
-    StreamResponse,
-)
+from semaforo.server.http import JSON, Headers, HttpRequest, HttpResponse, Response, Route, StreamResponse
 from semaforo.server.identity import Keys, authorise
 from semaforo.server.routing import Routing
 from semaforo.server.settings import ServerSettings
@@ -43,8 +33,6 @@ ErrorForm = Callable[[SemaforoError, str], HttpResponse]
 
 _WORTH_COMPRESSING = 1024
 _IN_THREAD = 65_536
-_LINGER_S = 2.0
-_LINGER_BYTES = 16_000_000
 
 
 def v2_error(error: SemaforoError, request_id: str) -> HttpResponse:
@@ -59,7 +47,12 @@ def wire_status(error: SemaforoError) -> int:
 
 
 class App:
-    """The ASGI application."""
+    """The application.
+
+    Attributes:
+        new_id: Makes request ids.
+        in_flight: Requests that have begun and are not answered.
+    """
 
     def __init__(
         self,
@@ -79,43 +72,38 @@ class App:
         self._routing = Routing(routes)
         self._settings = settings
         self._keys = Keys(settings.keys)
-        self._new_id = new_id
         self._error_forms = tuple(error_forms)
+        self._tasks: dict[asyncio.Task[None], HttpRequest] = {}
+        self.new_id = new_id
         self.in_flight = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"the application speaks http, not {scope['type']}")
-        settings = self._settings
-        request = HttpRequest(
-            scope, receive, self._new_id(), settings.max_body_bytes, settings.body_timeout_s
-        )
+    def begin(self, request: HttpRequest) -> None:
+        """Answer one request, now or later, through its exchange."""
         self.in_flight += 1
         try:
-            try:
-                response = await self._respond(request)
-            except SemaforoError as error:
-                response = self._error(request, error)
-            except asyncio.CancelledError:
-                # The client is gone, or the server's time to finish is over: either way this task ends here.
-                if request.disconnected:
-                    return
-                response = self._error(request, _STOPPING)
-            except Exception:
-                logger.exception("request %s %s %s failed", request.id, request.method, request.path)
-                response = self._error(
-                    request, SemaforoError(f"internal error; the log has it as {request.id}")
-                )
-            if isinstance(response, HttpResponse):
-                await self._send(request, response, send)
-            else:
-                await self._stream(request, response, send)
-        finally:
-            self.in_flight -= 1
+            route = self._admit(request)
+            direct = route.direct
+            if direct is not None and request.exchange.complete and direct(request, self._reply):
+                return
+        except Exception as error:
+            self._reply(request, self._known(request, error))
+            return
+        task = asyncio.get_running_loop().create_task(self._run(request, route))
+        self._tasks[task] = request
+        task.add_done_callback(self._tasks.pop)
 
-    async def _respond(self, request: HttpRequest) -> HttpResponse | StreamResponse:
-        route, request.params = self._routing.find(request.method, request.scope["raw_path"])
+    def stop(self, unanswered: Iterable[HttpRequest]) -> None:
+        """Answer what is still in flight: the server stops now."""
+        tasked = set(self._tasks.values())
+        for task in list(self._tasks):
+            task.cancel()
+        for request in unanswered:
+            if request not in tasked:
+                error = self._error(request, _STOPPING)
+                request.exchange.respond(error.status, error.headers, error.body)
+
+    def _admit(self, request: HttpRequest) -> Route:
+        route, request.params = self._routing.find(request.method, request.raw_path)
         # Health and what an operator needs to see is answered however many requests wait.
         if self.in_flight > self._settings.max_in_flight and route.action == "infer":
             raise Refused(
@@ -124,7 +112,43 @@ class App:
             )
         request.principal = self._keys.principal(request.headers)
         authorise(request.principal, route.action, request.path)
-        return await route.handler(request)
+        return route
+
+    async def _run(self, request: HttpRequest, route: Route) -> None:
+        response: Response
+        try:
+            try:
+                response = await route.handler(request)
+            except asyncio.CancelledError:
+                # The client is gone, or the server's time to finish is over: either way this task ends here.
+                if request.disconnected:
+                    return
+                response = self._error(request, _STOPPING)
+            except Exception as error:
+                response = self._error(request, self._known(request, error))
+            if isinstance(response, HttpResponse):
+                await self._send(request, response)
+            else:
+                await self._stream(request, response)
+        finally:
+            self.in_flight -= 1
+
+    def _reply(self, request: HttpRequest, outcome: HttpResponse | SemaforoError) -> None:
+        """Send what a direct answer came to."""
+        self.in_flight -= 1
+        response = outcome if isinstance(outcome, HttpResponse) else self._error(request, outcome)
+        if len(response.body) >= _WORTH_COMPRESSING and choose(request.headers.get(b"accept-encoding", b"")):
+            task = asyncio.get_running_loop().create_task(self._send(request, response))
+            self._tasks[task] = request
+            task.add_done_callback(self._tasks.pop)
+        else:
+            request.exchange.respond(response.status, response.headers, response.body)
+
+    def _known(self, request: HttpRequest, error: Exception) -> SemaforoError:
+        if isinstance(error, SemaforoError):
+            return error
+        logger.error("request %s %s %s failed", request.id, request.method, request.path, exc_info=error)
+        return SemaforoError(f"internal error; the log has it as {request.id}")
 
     def _error(self, request: HttpRequest, error: SemaforoError) -> HttpResponse:
         form: ErrorForm = v2_error
@@ -133,7 +157,7 @@ class App:
                 form = candidate
         return form(error, request.id)
 
-    async def _send(self, request: HttpRequest, response: HttpResponse, send: Send) -> None:
+    async def _send(self, request: HttpRequest, response: HttpResponse) -> None:
         body = response.body
         headers = response.headers
         if len(body) >= _WORTH_COMPRESSING:
@@ -146,37 +170,27 @@ class App:
                     else compress(body, encoding)
                 )
                 headers = (*headers, (b"content-encoding", encoding), (b"vary", b"accept-encoding"))
-        if response.status != TooLarge.status and request.exchange.respond(response.status, headers, body):
-            return
-        headers = [*headers, (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if response.status == TooLarge.status:
-            # Closing while the client still sends would take the answer from it (RFC 9112, 9.6).
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-            await request.drain(_LINGER_S, _LINGER_BYTES)
-            body = b""
-        await send({"type": "http.response.body", "body": body})
+        request.exchange.respond(response.status, headers, body)
 
-    async def _stream(self, request: HttpRequest, response: StreamResponse, send: Send) -> None:
+    async def _stream(self, request: HttpRequest, response: StreamResponse) -> None:
         task = asyncio.current_task()
         assert task is not None
+        exchange = request.exchange
         request.when_gone(task.cancel)
         chunks = response.chunks
         try:
-            await send(
-                {"type": "http.response.start", "status": response.status, "headers": list(response.headers)}
-            )
+            exchange.start(response.status, response.headers)
             async for chunk in chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+                await exchange.write(chunk)
+            exchange.end()
         except asyncio.CancelledError:
             if not request.disconnected:
-                raise
+                exchange.abort()
         except Exception:
             # The status has been sent: all that is left is to break the stream off, so that it is not
             # taken for a whole one.
             logger.exception("the stream of request %s broke off", request.id)
-            raise
+            exchange.abort()
         finally:
             close = getattr(chunks, "aclose", None)
             if close is not None:

@@ -1,4 +1,4 @@
-"""The small types of the HTTP front, over raw ASGI.
+"""The small types of the HTTP front.
 
 Rules this module keeps:
 
@@ -11,19 +11,16 @@ Rules this module keeps:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from semaforo.errors import Cancelled, InvalidRequest, RequestTimeout, TooLarge
+from semaforo.errors import Cancelled, InvalidRequest, RequestTimeout, SemaforoError, TooLarge
 from semaforo.server.compression import decompress
 from semaforo.server.identity import NOBODY, Action, Principal
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
@@ -39,6 +36,7 @@ class HttpRequest:
 
     Attributes:
         method, path: As sent; the path is percent-decoded.
+        raw_path, query_string: As sent.
         headers: Names in lower case → value; of a repeated header the last value.
         params: What the route's pattern captured.
         id: Request id, also sent back as ``semaforo-request-id``.
@@ -47,32 +45,40 @@ class HttpRequest:
     """
 
     __slots__ = (
-        "_body_timeout_s", "_max_body_bytes", "_receive", "exchange", "headers", "id", "method", "params",
-        "path", "principal", "scope",
+        "_body_timeout_s", "_max_body_bytes", "exchange", "headers", "id", "method", "params", "path",
+        "principal", "query_string", "raw_path",
     )  # fmt: skip
 
     def __init__(
-        self, scope: Scope, receive: Receive, request_id: str, max_body_bytes: int, body_timeout_s: float
+        self,
+        method: str,
+        raw_path: bytes,
+        query_string: bytes,
+        headers: dict[bytes, bytes],
+        exchange: Exchange,
+        request_id: str,
+        max_body_bytes: int = 64_000_000,
+        body_timeout_s: float = 60.0,
     ) -> None:
-        """Take an ASGI request.
+        """Take a request.
 
         Args:
-            scope: ASGI scope.
-            receive: ASGI receive.
+            method, raw_path, query_string, headers: What was sent; names of headers in lower case.
+            exchange: Where the body comes from and the response goes.
             request_id: Id of the request.
             max_body_bytes: Limit of the body, as sent and when decompressed.
             body_timeout_s: Seconds the whole body may take.
         """
-        self.scope = scope
-        # Taken out of the scope, which it leads back to: a cycle in each request keeps the collector busy.
-        self.exchange: Exchange = scope.pop("semaforo.exchange")
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.method = method
+        self.raw_path = raw_path
+        self.query_string = query_string
+        path = raw_path.decode("latin-1")
+        self.path = unquote(path) if "%" in path else path
+        self.headers = headers
+        self.exchange = exchange
         self.params: Mapping[str, str] = {}
         self.id = request_id
         self.principal: Principal = NOBODY
-        self._receive = receive
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
 
@@ -83,13 +89,26 @@ class HttpRequest:
 
     def query(self) -> dict[str, str]:
         """Return the query string's fields; of a repeated one the last."""
-        raw: bytes = self.scope.get("query_string", b"")
+        raw = self.query_string
         return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True)) if raw else {}
 
     @property
     def disconnected(self) -> bool:
         """Whether the client is known to have gone away."""
         return self.exchange.gone
+
+    def whole_body(self) -> bytes | None:
+        """Return the body where it has arrived and is not compressed, else None: then await `body`.
+
+        Raises:
+            TooLarge: It is over the limit (413).
+        """
+        if b"content-encoding" in self.headers or not self.exchange.complete:
+            return None
+        body = self.exchange.take_body()
+        if len(body) > self._max_body_bytes:
+            raise self._too_large(len(body))
+        return body
 
     async def body(self) -> bytes:
         """Read the whole body, decompressed as ``Content-Encoding`` says.
@@ -103,9 +122,10 @@ class HttpRequest:
         declared = self.headers.get(b"content-length")
         if declared is not None and int(declared) > self._max_body_bytes:
             raise self._too_large(int(declared))
-        body = self.exchange.take_body()
-        if body is None:
-            body = await self._gather()
+        exchange = self.exchange
+        if not exchange.complete:
+            await self._gather()
+        body = exchange.take_body()
         if len(body) > self._max_body_bytes:
             raise self._too_large(len(body))
         encoding = self.headers.get(b"content-encoding")
@@ -133,37 +153,16 @@ class HttpRequest:
         """Call back once, on the loop, as soon as the client has gone away; call after `body`."""
         self.exchange.when_gone(callback)
 
-    async def drain(self, seconds: float, most_bytes: int) -> None:
-        """Read and drop what is left of the body, for so long and so much at most."""
-        size = 0
-        if self.exchange.take_body() is not None:
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                while size <= most_bytes:
-                    message = await self._receive()
-                    size += len(message.get("body", b""))
-                    if not message.get("more_body"):
-                        return
-        except TimeoutError:
-            return
-
-    async def _gather(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
+    async def _gather(self) -> None:
+        exchange = self.exchange
         try:
             async with asyncio.timeout(self._body_timeout_s):
-                while True:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
+                while not exchange.complete:
+                    if exchange.received > self._max_body_bytes:
+                        raise self._too_large(exchange.received)
+                    await exchange.more()
+                    if exchange.gone:
                         raise Cancelled("the client closed the connection before the end of its request")
-                    part: bytes = message.get("body", b"")
-                    parts.append(part)
-                    size += len(part)
-                    if size > self._max_body_bytes:
-                        raise self._too_large(size)
-                    if not message.get("more_body"):
-                        return b"".join(parts)
         except TimeoutError:
             raise RequestTimeout(f"the body did not arrive within {self._body_timeout_s:g} s") from None
 
@@ -172,23 +171,48 @@ class HttpRequest:
 
 
 class Exchange(Protocol):
-    """What the front needs of a connection beyond ASGI."""
+    """A request's connection: where its body comes from and its response goes.
 
-    @property
-    def gone(self) -> bool:
-        """Whether the client hung up before the response was complete."""
+    Attributes:
+        gone: Whether the client hung up before the response was complete.
+        complete: Whether the whole body has arrived.
+        received: Bytes of the body so far.
+    """
+
+    gone: bool
+    complete: bool
+    received: int
+
+    def take_body(self) -> bytes:
+        """Return what has arrived of the body, and forget it."""
         ...
 
-    def take_body(self) -> bytes | None:
-        """Return the whole body where it has arrived, else None; then it has to be received."""
+    async def more(self) -> None:
+        """Wait until more of the body has arrived, or all of it, or the client is gone."""
         ...
 
     def when_gone(self, callback: Callable[[], object]) -> None:
         """Call back when the client hangs up, or now if it has."""
         ...
 
-    def respond(self, status: int, headers: Headers, body: bytes) -> bool:
-        """Send a whole response at once; False where it has to be sent by ASGI messages."""
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole response; header values are trusted to hold no line break."""
+        ...
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Send the head of a response whose body follows in pieces."""
+        ...
+
+    async def write(self, chunk: bytes) -> None:
+        """Send a piece of the body, and wait while the client reads too slowly."""
+        ...
+
+    def end(self) -> None:
+        """End a body that was sent in pieces."""
+        ...
+
+    def abort(self) -> None:
+        """Break the connection off, so that a response that is cut short is not taken for a whole one."""
         ...
 
 
@@ -220,6 +244,9 @@ class StreamResponse:
 
 Response = HttpResponse | StreamResponse
 Handler = Callable[[HttpRequest], Awaitable[Response]]
+Reply = Callable[[HttpRequest, HttpResponse | SemaforoError], None]
+Direct = Callable[[HttpRequest, Reply], bool]
+"""Answers a request without a task of its own, by calling back once, now or later; False = ask the handler."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -230,12 +257,14 @@ class Route(msgspec.Struct, frozen=True):
         pattern: Path with ``{name}`` for one segment, which becomes a key of `HttpRequest.params`.
         action: What `authorise` is asked for.
         handler: Answers the request.
+        direct: Tried first, once the whole body is there; for routes whose cost counts.
     """
 
     method: Method
     pattern: str
     action: Action
     handler: Handler
+    direct: Direct | None = None
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> HttpResponse:
