@@ -86,7 +86,7 @@ class App:
             if direct is not None and request.exchange.complete and direct(request, self._reply):
                 return
         except Exception as error:
-            self._reply(request, self._known(request, error))
+            self._reply(request, error)
             return
         task = asyncio.get_running_loop().create_task(self._run(request, route))
         self._tasks[task] = request
@@ -133,10 +133,13 @@ class App:
         finally:
             self.in_flight -= 1
 
-    def _reply(self, request: HttpRequest, outcome: HttpResponse | SemaforoError) -> None:
+    def _reply(self, request: HttpRequest, outcome: HttpResponse | Exception) -> None:
         """Send what a direct answer came to."""
         self.in_flight -= 1
-        response = outcome if isinstance(outcome, HttpResponse) else self._error(request, outcome)
+        if isinstance(outcome, HttpResponse):
+            response = outcome
+        else:
+            response = self._error(request, self._known(request, outcome))
         if len(response.body) >= _WORTH_COMPRESSING and choose(request.headers.get(b"accept-encoding", b"")):
             task = asyncio.get_running_loop().create_task(self._send(request, response))
             self._tasks[task] = request

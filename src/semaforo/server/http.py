@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from semaforo.errors import Cancelled, InvalidRequest, RequestTimeout, SemaforoError, TooLarge
+from semaforo.errors import Cancelled, InvalidRequest, RequestTimeout, TooLarge
 from semaforo.server.compression import decompress
 from semaforo.server.identity import NOBODY, Action, Principal
 
@@ -244,7 +244,7 @@ class StreamResponse:
 
 Response = HttpResponse | StreamResponse
 Handler = Callable[[HttpRequest], Awaitable[Response]]
-Reply = Callable[[HttpRequest, HttpResponse | SemaforoError], None]
+Reply = Callable[[HttpRequest, HttpResponse | Exception], None]
 Direct = Callable[[HttpRequest, Reply], bool]
 """Answers a request without a task of its own, by calling back once, now or later; False = ask the handler."""
 

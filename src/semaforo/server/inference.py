@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from semaforo.entities import Contract, Request
 from semaforo.errors import InvalidRequest, SemaforoError
 from semaforo.live.answer import Answer
-from semaforo.server.http import JSON, HttpRequest, HttpResponse
+from semaforo.server.http import JSON, HttpRequest, HttpResponse, Reply
 from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.identity import tenant_of
 from semaforo.server.served import ServedHeaders
@@ -47,6 +48,34 @@ class _Waiter:
         self.answer = answer
         if self.future is not None and not self.future.done():
             self.future.set_result(answer)
+
+
+class _Direct:
+    """Takes an answer and replies with it."""
+
+    __slots__ = ("_call", "_codec", "_inference", "_reply", "_request", "over")
+
+    def __init__(
+        self, inference: Inference, request: HttpRequest, reply: Reply, codec: V2Codec, call: Call
+    ) -> None:
+        self._inference = inference
+        self._request = request
+        self._reply = reply
+        self._codec = codec
+        self._call = call
+        self.over = False
+
+    def settle(self, answer: Answer) -> None:
+        self.over = True
+        outcome: HttpResponse | Exception
+        try:
+            if not answer.ok:
+                raise answer.error()
+            outcome = self._inference.response(self._request, self._codec, self._call, answer)
+        except Exception as error:
+            # The engine called: whatever is wrong here is the answer to this request, and stops there.
+            outcome = error
+        self._reply(self._request, outcome)
 
 
 class Inference:
@@ -86,6 +115,39 @@ class Inference:
                 lambda: self._answer(request, codec, call, asked, target, version, hear=False),
             )
         return await self._answer(request, codec, call, asked, target, version)
+
+    def infer_directly(self, request: HttpRequest, reply: Reply) -> bool:
+        """Answer what `infer` answers without a task, where nothing has to be awaited but the engine."""
+        headers = request.headers
+        if b"semaforo-idempotency-key" in headers:
+            return False
+        body = request.whole_body()
+        if body is None:
+            return False
+        params = request.params
+        target = params["model"]
+        version = params.get("version", "")
+        codec = self.codec(target, version)
+        declared = headers.get(b"inference-header-content-length")
+        call = codec.decode(body, None if declared is None else _length(declared))
+        asked = self.ask(request, call.parameters)
+        if asked.parameters:
+            call.tensors.parameters = asked.parameters
+        work = Request(
+            request.id,
+            target,
+            version,
+            contract=asked.contract,
+            ref=call.ref,
+            affinity=asked.session,
+            traceparent=asked.traceparent,
+        )
+        direct = _Direct(self, request, reply, codec, call)
+        engine = self.engine
+        engine.submit(work, call.tensors, direct.settle)
+        if not direct.over:
+            request.when_gone(partial(engine.cancel, work.id))
+        return True
 
     def codec(self, target: str, version: str = "") -> V2Codec:
         """Return the codec of a target's task.
@@ -169,7 +231,10 @@ class Inference:
             affinity=asked.session,
             traceparent=asked.traceparent,
         )
-        answer = await self.run(request, work, call.tensors, hear)
+        return self.response(request, codec, call, await self.run(request, work, call.tensors, hear))
+
+    def response(self, request: HttpRequest, codec: V2Codec, call: Call, answer: Answer) -> HttpResponse:
+        """Encode an answer as it was asked for."""
         result = answer.result
         if not isinstance(result, Tensors):
             raise SemaforoError(f"request {request.id} ended well without a result")

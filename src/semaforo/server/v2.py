@@ -211,7 +211,7 @@ def routes(v2: V2, inference: Inference, generation: Generation) -> list[Route]:
             Route("GET", f"{model}/ready", "probe", v2.model_ready),
             Route("GET", f"{model}/config", "describe", v2.config),
             Route("GET", f"{model}/stats", "read", v2.statistics),
-            Route("POST", f"{model}/infer", "infer", infer),
+            Route("POST", f"{model}/infer", "infer", infer, inference.infer_directly),
             Route("POST", f"{model}/generate", "infer", generation.generate),
             Route("POST", f"{model}/generate_stream", "infer", generation.generate_stream),
         ]
