@@ -170,7 +170,7 @@ def test_a_batch_is_stopped_only_when_nobody_wants_it() -> None:
     assert [e for e in rig.tell(Cancelled("y")) if isinstance(e, Cancel)]
     assert runs(rig.ask("q")) == []
     effects = rig.tell(BatchDone(max(rig.model.work), 0.01), 0.01)
-    assert effects[:2] == [Release("x"), Release("y")]
+    assert [e for e in effects if isinstance(e, Release)] == [Release("x"), Release("y")]
     assert runs(effects) == [("a", ("q",))]
 
 

@@ -40,7 +40,10 @@ class Outcomes:
     # --- well ------------------------------------------------------------------------------------------
 
     def done(self, event: BatchDone, now: float, out: list[DispatcherEffect]) -> None:
-        """Answer the members of a batch that ended well."""
+        """Answer the members of a batch that ended well, once the replica has its next work.
+
+        Answers take a driver time (encoding, writing), and a device should not wait for that.
+        """
         number = event.batch
         batch, replica = self._supply.end(number)
         if batch is None:
@@ -48,13 +51,14 @@ class Outcomes:
         state = self.state
         self._learn(batch, replica, event, now, out)
         jobs = state.jobs
+        answers: list[DispatcherEffect] = []
         failed = {rid: (code, text) for rid, code, text in event.failed} if event.failed else None
         share = event.service_s / batch.rows
         variant = state.catalog.variants.get(batch.variant)
         for rid in batch.members:
             job = jobs.get(rid)
             if job is None:
-                self._ledger.leave(rid, out)
+                self._ledger.leave(rid, answers)
                 continue
             cost = 0.0
             if variant is not None:
@@ -76,7 +80,7 @@ class Outcomes:
                     job,
                     "failed",
                     now,
-                    out,
+                    answers,
                     variant=batch.variant,
                     replica=batch.replica,
                     code=code,
@@ -84,19 +88,20 @@ class Outcomes:
                 )
             elif now > job.deadline and not job.started:
                 # A driver's timers are coarser than a short deadline: late is late all the same.
-                self._ledger.expire(job, now, out)
+                self._ledger.expire(job, now, answers)
             else:
                 self._ledger.finish(
                     job,
                     "done",
                     now,
-                    out,
+                    answers,
                     batch=number,
                     variant=batch.variant,
                     replica=batch.replica,
                     cost=cost,
                 )
         self._freed(batch.replica, replica, now, out)
+        out += answers
 
     def _learn(
         self,
