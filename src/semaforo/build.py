@@ -32,7 +32,7 @@ from semaforo.entities import (
     Variant,
 )
 from semaforo.errors import ArtefactError
-from semaforo.repository import ModelFolder, measured, natural, verify
+from semaforo.repository import FORMATS, ModelFolder, measured, natural, runtime_of, verify
 
 if TYPE_CHECKING:
     from semaforo.live.engine import Engine
@@ -193,6 +193,7 @@ class _Entry:
         self._artefact = folder.file(version, variant.file) if folder else None
         self._note = measured(self._artefact) if self._artefact else None
         self._digest = ""
+        self._runtime = model.runtime or self._found()
         if self._artefact:
             expected = variant.sha256
             if self._note and self._note.sha256 and not expected:
@@ -226,7 +227,7 @@ class _Entry:
         if model.url:
             options = {"model": self._name, **options}
         options = {name: value for name, value in options.items() if name not in _SECRET}
-        runtime = model.runtime or ("onnx" if model.source else "python" if model.python else "openai")
+        runtime = self._runtime
         if self._task.kind == "chat" and runtime in ("openai", "python"):
             options = {"slots": model.stream.slots, **options}
         return ReplicaSpec(
@@ -245,6 +246,17 @@ class _Entry:
             inputs=tuple(_plain(spec) for spec in self._task.inputs),
             outputs=tuple(_plain(spec) for spec in self._task.outputs),
         )
+
+    def _found(self) -> str:
+        if self._artefact is None:
+            return "python" if self._model.python else "openai"
+        found = runtime_of(self._artefact)
+        if found is None:
+            raise ArtefactError(
+                f"{self._artefact}: no built-in runtime reads it; they read {', '.join(FORMATS)} "
+                "(as LightGBM and XGBoost write .txt and .json). Name its `runtime`"
+            )
+        return found
 
     def _import(self) -> str:
         place, _, name = self._model.python.rpartition(":")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semaforo.errors import ArtefactError
-from semaforo.repository import Measured, ModelFolder, measured, natural, note, sha256_of, verify
+from semaforo.repository import Measured, ModelFolder, measured, natural, note, runtime_of, sha256_of, verify
 
 
 def folder(path: Path, *files: str) -> ModelFolder:
@@ -32,6 +32,46 @@ def test_a_file_is_found_by_name_by_default_or_because_it_is_alone(tmp_path: Pat
     assert made.file("1") == tmp_path / "m/1/model.onnx"
     assert made.file("1", "model.int8.onnx").name == "model.int8.onnx"
     assert made.file("2").name == "other.onnx"
+
+
+def test_a_file_that_a_runtime_reads_is_found_among_what_lies_beside_it(tmp_path: Path) -> None:
+    made = folder(
+        tmp_path / "m",
+        "1/model.safetensors", "1/net.py", "1/quality.json",
+        "2/model.pt2", "2/other.pt2",
+        "3/weights.skops", "3/README.md",
+        "4/big.onnx", "4/big.onnx.data",
+        "5/own.format", "5/labels.txt",
+    )  # fmt: skip
+    names = [made.file(version).name for version in made.versions()]
+    assert names == ["model.safetensors", "model.pt2", "weights.skops", "big.onnx", "own.format"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "runtime"),
+    [
+        ("a.ONNX", b"", "onnx"),
+        ("a.pt2", b"", "torch"),
+        ("a.safetensors", b"", "torch"),
+        ("a.skops", b"", "sklearn"),
+        ("a.pkl", b"", "sklearn"),
+        ("a.ubj", b"", "xgboost"),
+        ("a.txt", b"tree\nversion=v4\n", "lightgbm"),
+        ("a.txt", b"a tree, version=1", None),
+        ("a.json", b'{"learner":{"attributes":{}}}', "xgboost"),
+        ("a.json", b'{"version":[3,0,0],"learner":{}}', "xgboost"),
+        ("quality.json", b'{"model.onnx": {"quality": 0.9}}', None),
+        ("a.npz", b"", None),
+        ("a", b"", None),
+    ],
+)
+def test_the_runtime_of_a_file(name: str, content: bytes, runtime: str | None, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert runtime_of(tmp_path / name) == runtime
+
+
+def test_a_note_that_is_not_there_is_no_model(tmp_path: Path) -> None:
+    assert runtime_of(tmp_path / "none.json") is None
 
 
 def test_one_file_is_version_one(tmp_path: Path) -> None:

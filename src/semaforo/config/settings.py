@@ -115,7 +115,7 @@ class ModelSettings(_Settings, frozen=True, kw_only=True):
         Key("`module:function` or `file.py:function`, looked for beside the fleet file first.", forms.IMPORT),
     ] = ""
     runtime: Annotated[str, Key(
-        "Name of the runtime; found from `source` (onnx), `python` or `url` (openai) where left out.",
+        "Name of the runtime; found from the file's suffix, `python`, or `url` (openai) where left out.",
     )] = ""  # fmt: skip
     variants: Annotated[dict[str, VariantSettings], Key(
         "The same function at other costs: name → file, or name → mapping.",

@@ -2,6 +2,17 @@
 
 from semaforo.repository.digest import sha256_of, verify
 from semaforo.repository.folder import ModelFolder, natural
+from semaforo.repository.formats import FORMATS, runtime_of
 from semaforo.repository.measured import Measured, measured, note
 
-__all__ = ["Measured", "ModelFolder", "measured", "natural", "note", "sha256_of", "verify"]
+__all__ = [
+    "FORMATS",
+    "Measured",
+    "ModelFolder",
+    "measured",
+    "natural",
+    "note",
+    "runtime_of",
+    "sha256_of",
+    "verify",
+]

@@ -13,10 +13,11 @@ import re
 from pathlib import Path
 
 from semaforo.errors import ArtefactError, nearest
+from semaforo.repository.formats import BESIDE, runtime_of
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEFAULT_FILE = "model.onnx"
-_NOTES = {".json", ".md", ".txt", ".pbtxt"}
+_DEFAULT_STEM = "model"
 
 
 def natural(version: str) -> tuple[tuple[int, int, str], ...]:
@@ -66,7 +67,8 @@ class ModelFolder:
 
         Args:
             version: One of `versions`.
-            name: File inside the version's folder; "" = ``model.onnx``, or the only file that is there.
+            name: File inside the version's folder; "" = ``model.onnx``, or the only ``model.*`` that a
+                runtime reads, or the only file that one reads.
 
         Raises:
             ArtefactError: No such version or file, or a path that leaves the folder.
@@ -81,13 +83,7 @@ class ModelFolder:
         folder = self.path / version
         there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         if not name:
-            models = [entry for entry in there if Path(entry).suffix not in _NOTES]
-            if _DEFAULT_FILE not in there and len(models) != 1:
-                what = f"holds {', '.join(models)}" if models else "is empty"
-                raise ArtefactError(
-                    f"{folder} {what}: name the file under `variants`, or call it {_DEFAULT_FILE}"
-                )
-            name = _DEFAULT_FILE if _DEFAULT_FILE in there else models[0]
+            name = _default(folder, there)
         path = folder / name
         if not path.resolve().is_relative_to(self.path.resolve()):
             raise ArtefactError(f"'{name}' leaves the model's folder {self.path}")
@@ -95,3 +91,17 @@ class ModelFolder:
             what = f"it holds {', '.join(there)}" if there else "it is empty"
             raise ArtefactError(f"{folder} has no file '{name}'; {what}.{nearest(name, there)}")
         return path
+
+
+def _default(folder: Path, there: list[str]) -> str:
+    if _DEFAULT_FILE in there:
+        return _DEFAULT_FILE
+    known = [entry for entry in there if runtime_of(folder / entry)]
+    # What no built-in runtime reads may be a plug-in's.
+    models = known or [entry for entry in there if Path(entry).suffix.lower() not in BESIDE]
+    named = [entry for entry in models if Path(entry).stem == _DEFAULT_STEM]
+    for only in (named, models):
+        if len(only) == 1:
+            return only[0]
+    what = f"holds {', '.join(models)}" if models else "is empty"
+    raise ArtefactError(f"{folder} {what}: name the file under `variants`, or call it {_DEFAULT_FILE}")
