@@ -64,8 +64,12 @@ class Blueprint(msgspec.Struct, frozen=True):
     secrets: Secrets
 
 
-def blueprint(path: str | Path) -> Blueprint:
+def blueprint(path: str | Path, *, noted: bool = True) -> Blueprint:
     """Read a fleet file and look at every artefact it names.
+
+    Args:
+        path: The fleet file.
+        noted: Whether what was measured of an artefact counts, so that one which has changed since is refused.
 
     Raises:
         FleetFileError: All that is wrong, a line for each.
@@ -73,7 +77,7 @@ def blueprint(path: str | Path) -> Blueprint:
     file = load_fleet(path)
     settings = file.settings
     journal = file.folder / settings.journal if settings.journal else None
-    catalog = catalog_of(file)
+    catalog = catalog_of(file, noted=noted)
     return Blueprint(catalog, file, journal, settings.explain.ring, _secrets(file, catalog))
 
 
@@ -90,8 +94,8 @@ def _secrets(file: FleetFile, catalog: Catalog) -> Secrets:
     return found
 
 
-def catalog_of(file: FleetFile) -> Catalog:
-    """Turn settings into a catalog, with digests of all artefacts.
+def catalog_of(file: FleetFile, *, noted: bool = True) -> Catalog:
+    """Turn settings into a catalog, with digests of all artefacts; `noted` as in `blueprint`.
 
     Raises:
         FleetFileError: Artefacts are missing, damaged or unreadable.
@@ -114,7 +118,9 @@ def catalog_of(file: FleetFile) -> Catalog:
         for version in served:
             for title, variant in (model.variants or {_DEFAULT: VariantSettings()}).items():
                 try:
-                    entry = _Entry(file, name, model, tasks[model.task], version, title, variant, folder)
+                    entry = _Entry(
+                        file, name, model, tasks[model.task], version, title, variant, folder, noted
+                    )
                 except ArtefactError as error:
                     key = (
                         ("models", name, "variants", title) if model.variants else ("models", name, "source")
@@ -185,13 +191,14 @@ class _Entry:
         title: str,
         variant: VariantSettings,
         folder: ModelFolder | None,
+        noted: bool,
     ) -> None:
         self.id = f"{name}/{version}/{title}"
         self._file, self._name, self._model, self._task = file, name, model, task
         self._version, self._title, self._variant = version, title, variant
         self._device = variant.device or model.device
         self._artefact = folder.file(version, variant.file) if folder else None
-        self._note = measured(self._artefact) if self._artefact else None
+        self._note = measured(self._artefact) if self._artefact and noted else None
         self._digest = ""
         self._runtime = model.runtime or self._found()
         if self._artefact:

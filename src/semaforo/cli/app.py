@@ -79,6 +79,41 @@ def infer(
     run(Question(target, version, data, text, contract, why), url, key, fleet)
 
 
+@app.command(
+    epilog="Examples: semaforo evaluate digits · semaforo evaluate digits --data rows.csv --metric top-k --best 3 "
+    "· semaforo evaluate digits --model digits-net --write"
+)
+def evaluate(
+    target: Annotated[str, typer.Argument(help="A task, a model or an alias.", show_default=False)],
+    fleet: Annotated[Path, typer.Option(help="The fleet file.")] = Path("fleet.yaml"),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled rows (.parquet, .csv, .jsonl, .npz), instead of the task's `evaluate`."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="This model only.")] = "",
+    variant: Annotated[str, typer.Option(help="Variants of this name only.")] = "",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="accuracy, macro-f1, top-k (classes); r2, mae, rmse (numbers); exact, contains (chats)."
+        ),
+    ] = "",
+    output: Annotated[str, typer.Option(help="The output to judge, where the task gives several.")] = "",
+    best: Annotated[int, typer.Option(help="Best-scored classes among which top-k looks.", min=1)] = 5,
+    rows: Annotated[int, typer.Option(help="Take so many rows from the beginning; 0 = all.", min=0)] = 0,
+    privacy: Annotated[str, typer.Option(help="Class of the data: public, internal or site.")] = "public",
+    write: Annotated[
+        bool, typer.Option("--write", help="Note the quality beside each file, for `serve` to route by.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure the quality of each variant of a task on labelled rows."""
+    from semaforo.cli.evaluate import Evaluation, run
+
+    asked = Evaluation(target, data, model, variant, metric, output, best, rows, privacy)
+    run(asked, fleet, write, as_json)
+
+
 @app.command(epilog="Example: semaforo explain 7f3a")
 def explain(
     request: Annotated[

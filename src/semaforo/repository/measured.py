@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     row_s: Annotated[float, msgspec.Meta(ge=0)]
 
 
-class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Measured(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What was measured of one file.
 
     Attributes:
@@ -64,9 +65,21 @@ def measured(artefact: Path) -> Measured | None:
 
 
 def note(artefact: Path, value: Measured) -> None:
-    """Write what was measured of an artefact into the note beside it, keeping what is there of others."""
+    """Write what was measured of an artefact into the note beside it, keeping what is there of others.
+
+    Raises:
+        ArtefactError: The note there is cannot be read, or the folder cannot be written.
+    """
     path = artefact.parent / FILE
-    notes = msgspec.json.decode(path.read_bytes(), type=dict[str, Measured]) if path.is_file() else {}
-    notes[artefact.name] = value
-    text = msgspec.json.format(msgspec.json.encode(notes), indent=2)
-    path.write_bytes(text + b"\n")
+    try:
+        notes = msgspec.json.decode(path.read_bytes(), type=dict[str, Measured]) if path.is_file() else {}
+        notes[artefact.name] = value
+        text = msgspec.json.format(msgspec.json.encode(notes), indent=2)
+        # Whoever reads it meanwhile sees the old note or the new one, never half of one.
+        fresh = path.with_name(f".{FILE}.{os.getpid()}")
+        fresh.write_bytes(text + b"\n")
+        fresh.replace(path)
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be written: {error.strerror or error}") from None
+    except msgspec.DecodeError as error:
+        raise ArtefactError(f"{path} is no note of quality: {error}. Mend it, or remove it") from None

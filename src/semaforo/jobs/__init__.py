@@ -1,0 +1,1 @@
+"""Offline work on a fleet that ends in a note, a profile or a policy."""
