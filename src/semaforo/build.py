@@ -11,7 +11,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ import msgspec
 
 from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, ModelSettings, Problem, TaskSettings, VariantSettings, load_fleet
-from semaforo.config.settings import PreferSettings, TensorSettings
+from semaforo.config.settings import PreferSettings
+from semaforo.config.tensors import from_upstreams, tensors_of
 from semaforo.entities import (
     BatchProfile,
     Cost,
@@ -31,6 +32,7 @@ from semaforo.entities import (
     TensorSpec,
     Variant,
 )
+from semaforo.entities.interface import INTERFACES, roles
 from semaforo.errors import ArtefactError
 from semaforo.repository import FORMATS, ModelFolder, measured, natural, runtime_of, verify
 
@@ -101,7 +103,10 @@ def catalog_of(file: FleetFile, *, noted: bool = True) -> Catalog:
         FleetFileError: Artefacts are missing, damaged or unreadable.
     """
     settings = file.settings
-    tasks = {name: task_type(name, task) for name, task in settings.tasks.items()}
+    tasks = {
+        name: task_type(name, task, extras=from_upstreams(name, settings))
+        for name, task in settings.tasks.items()
+    }
     variants: dict[str, Variant] = {}
     templates: dict[str, ReplicaSpec] = {}
     scaling: dict[str, Scaling] = {}
@@ -135,23 +140,20 @@ def catalog_of(file: FleetFile, *, noted: bool = True) -> Catalog:
     return Catalog(tasks, variants, templates, scaling, dict(settings.aliases), in_service)
 
 
-def task_type(name: str, task: TaskSettings) -> TaskType:
-    """Turn a task's settings into the value that everything else reads."""
+def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskType:
+    """Turn a task's settings into the value that everything else reads; `extras` as `tensors_of` takes it."""
+    inputs, outputs = tensors_of(task, extras=extras)
     return TaskType(
         name=name,
         kind="chat" if task.kind == "chat" else "tensor",
-        inputs=tuple(_specs(task.inputs)),
-        outputs=tuple(_specs(task.outputs)),
+        interface=task.kind if task.kind in INTERFACES else "",  # type: ignore[arg-type]  # these are its words
+        inputs=inputs,
+        outputs=outputs,
         prefer=_preference(task.prefer),
         deadline_s=task.deadline,
         max_queue_rows=task.max_queue,
         hedge=task.hedge,
     )
-
-
-def _specs(tensors: dict[str, TensorSettings]) -> Iterator[TensorSpec]:
-    for name, tensor in tensors.items():
-        yield TensorSpec(name, tensor.type.dtype, tensor.type.shape, tensor.optional, tensor.labels)
 
 
 def _preference(prefer: PreferSettings) -> Preference:
@@ -221,9 +223,9 @@ class _Entry:
             quality=stated if stated is not None else note.quality if note else None,
             cost=self._cost(),
             profile=self._stream() if chat else profile,
-            max_rows=1 if chat else variant.max_batch or model.max_batch,
+            max_rows=1 if chat or self._one_by_one() else variant.max_batch or model.max_batch,
             sees=self._sees(),
-            capabilities=model.capabilities,
+            capabilities=self._capabilities(),
             context=model.context,
             kind=self._task.kind,
         )
@@ -237,6 +239,9 @@ class _Entry:
         runtime = self._runtime
         if self._task.kind == "chat" and runtime in ("openai", "python"):
             options = {"slots": model.stream.slots, **options}
+        if self._task.interface and runtime == "openai":
+            labels = list(roles(self._task).output.labels)
+            options = {"interface": self._task.interface, **({"labels": labels} if labels else {}), **options}
         return ReplicaSpec(
             id="",
             variant=self.id,
@@ -264,6 +269,15 @@ class _Entry:
                 "(as LightGBM and XGBoost write .txt and .json). Name its `runtime`"
             )
         return found
+
+    def _one_by_one(self) -> bool:
+        # OpenAI's protocol takes one file in a request; several requests run at once instead.
+        return self._runtime == "openai" and self._task.interface == "transcription"
+
+    def _capabilities(self) -> tuple[str, ...]:
+        found = self._model.capabilities
+        completes = {**self._model.options, **self._variant.options}.get("completions") is True
+        return (*found, "completion") if completes and "completion" not in found else found
 
     def _import(self) -> str:
         place, _, name = self._model.python.rpartition(":")

@@ -3,7 +3,8 @@
 The rules, in the order they are checked:
 
 1. One name means one thing: a task, a model or an alias; an alias points at a task or a model.
-2. Every model serves a task that exists; every task is served by a model, and says what goes in and out.
+2. Every model serves a task that exists; every task is served by a model, and says what goes in and out: as
+   its kind has agreed, where that is one that OpenAI's routes offer.
 3. A model comes from exactly one of `source`, `url` and `python`, and each brings its own keys.
 4. A preference is written one way, with the keys of that way.
 5. Devices exist; classes of data leave no gap; labels count the classes.
@@ -15,7 +16,9 @@ import re
 from collections.abc import Callable
 
 from semaforo.config.settings import FleetSettings, ModelSettings, PreferSettings, TaskSettings
+from semaforo.config.tensors import tensors_of
 from semaforo.entities import Privacy
+from semaforo.entities.interface import INTERFACES, misfits
 from semaforo.errors import nearest
 
 Say = Callable[[tuple[str, ...], str], None]
@@ -56,6 +59,11 @@ def _task(
         for side in ("inputs", "outputs"):
             if not getattr(task, side):
                 say((*here, side), "is missing: a task says what goes in and out, e.g. {image: fp32[64]}")
+    if task.kind in INTERFACES:
+        inputs, outputs = tensors_of(task)
+        for misfit in misfits(task.kind, inputs, outputs):
+            key, _, message = misfit.partition(": ")
+            say((*here, *key.split(".")), message)
     for side in ("inputs", "outputs"):
         tensors = getattr(task, side)
         if task.kind == "chat" and tensors:
@@ -133,7 +141,16 @@ def _origin(
     wrong = {
         "source": ("key", "context", "capabilities", "stream", "cost"),
         "python": ("key", "version", "versions", "cost"),
-        "url": ("version", "versions", "isolation", "interpreter", "device"),
+        "url": (
+            "version",
+            "versions",
+            "isolation",
+            "interpreter",
+            "device",
+            "context",
+            "capabilities",
+            "stream",
+        ),
     }[origin]
     if task is not None and task.kind == "chat":
         wrong = tuple(key for key in wrong if key not in ("context", "capabilities", "stream"))
@@ -150,14 +167,15 @@ def _origin(
             say((*at, "file"), f"means nothing for a model with `{origin}`: leave it out")
     if task is None:
         return
-    if origin == "url" and task.kind != "chat" and model.runtime in ("", "openai"):
+    if origin == "url" and task.kind == "tensor" and model.runtime in ("", "openai"):
         say(
             (*here, "url"),
-            f"'{model.task}' is not a chat task, and a url is served by the runtime openai, which chats",
+            f"'{model.task}' takes tensors, and the runtime openai serves tasks of kind chat, "
+            f"{', '.join(INTERFACES)}: say which kind it is, or which runtime serves it",
         )
     if origin == "source" and task.kind == "chat":
         say((*here, "source"), f"'{model.task}' is a chat task: it is served by a `url` or by `python`")
-    if origin == "url" and model.adapter is not None:
+    if task.kind == "chat" and model.adapter is not None:
         say((*here, "adapter"), "means nothing for a chat: leave it out")
 
 

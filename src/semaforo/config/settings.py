@@ -17,6 +17,7 @@ from semaforo.config import forms
 from semaforo.config.forms import Key, word, words
 from semaforo.config.server import ServerSettings
 from semaforo.entities import TensorSpec
+from semaforo.entities.interface import INTERFACES
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +49,11 @@ class PreferSettings(_Settings, frozen=True, kw_only=True):
 class TaskSettings(_Settings, frozen=True, kw_only=True):
     """What clients ask for by name."""
 
-    kind: Annotated[str, Key("`tensor` for tensors, `chat` for messages.", word("tensor", "chat"))] = "tensor"
+    kind: Annotated[str, Key(
+        "`tensor` for tensors, `chat` for messages. An `embedding`, `moderation` or `transcription` is a task "
+        "of tensors that OpenAI's routes offer too; its tensors are agreed where they are left out.",
+        word("tensor", "chat", *INTERFACES),
+    )] = "tensor"  # fmt: skip
     inputs: Annotated[dict[str, TensorSettings], Key("Tensors a request gives.")] = {}
     outputs: Annotated[dict[str, TensorSettings], Key("Tensors an answer holds.")] = {}
     prefer: Annotated[PreferSettings, Key("What to prefer among variants in contract.")] = PreferSettings()
@@ -147,7 +152,8 @@ class ModelSettings(_Settings, frozen=True, kw_only=True):
     max_batch: Annotated[int, Key("Most rows in one batch; 1 = never batched.", forms.COUNT)] = 64
     context: Annotated[int, Key("Most prompt plus output tokens; 0 = no limit.", forms.COUNT_OR_NONE)] = 0
     capabilities: Annotated[tuple[str, ...], Key(
-        "What a chat model can do.", words("tools", "vision", "schema", "audio"),
+        "What a chat model can do; `completion`: go on with a prompt as it stands, with OpenAI's fields for that.",
+        words("tools", "vision", "schema", "audio", "completion"),
     )] = ()  # fmt: skip
     stream: Annotated[StreamSettings, Key("First guess of a chat model's speed.")] = StreamSettings()
 

@@ -34,7 +34,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
         contract: Hard limits.
         ref: Where the payload is and how large it is.
         stream: The answer comes in chunks from a variant with a `StreamProfile`.
-        needs: Capabilities the variant must have: ``tools``, ``vision``, ``schema``, ``audio``.
+        needs: Capabilities the variant must have: ``tools``, ``vision``, ``schema``, ``audio``, ``completion``.
         prompt_tokens: Estimated tokens of the prompt (0 where tokens mean nothing).
         max_tokens: Most tokens the caller wants back; 0 = not said.
         affinity: Key of a session or prompt prefix; a replica that served it before is preferred.

@@ -90,7 +90,7 @@ class Variant(msgspec.Struct, frozen=True, omit_defaults=True):
         max_rows: Most rows in one batch; 1 = never batched.
         sees: Highest class of data it may see.
         inputs: What it takes in the task's names; empty = the task's own inputs.
-        capabilities: ``tools``, ``vision``, ``schema``, ``audio``.
+        capabilities: ``tools``, ``vision``, ``schema``, ``audio``, ``completion``.
         context: Most prompt plus output tokens; 0 = no limit.
         kind: ``tensor`` or ``chat``; what it speaks.
     """
