@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from semaforo.server import admin, metrics, openai, v2
 from semaforo.server.app import App
+from semaforo.server.description import Description
 from semaforo.server.generation import Generation
 from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.inference import Inference
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from semaforo.live.engine import Engine
 
 
-def make_app(engine: Engine, settings: ServerSettings) -> App:
-    """Return the application that serves a started engine."""
-    kept = KeptAnswers(settings.idempotency_entries, settings.idempotency_ttl_s)
+def make_app(engine: Engine, settings: ServerSettings, kept: KeptAnswers | None = None) -> App:
+    """Return the application that serves a started engine; fronts of one engine share the answers they keep."""
+    if kept is None:
+        kept = KeptAnswers(settings.idempotency_entries, settings.idempotency_ttl_s)
     inference = Inference(engine, kept)
-    own = v2.V2(engine, _version())
+    own = v2.V2(engine, Description(engine))
     routes = [
         *v2.routes(own, inference, Generation(engine, inference)),
         *openai.routes(engine, inference, kept),
@@ -28,10 +29,3 @@ def make_app(engine: Engine, settings: ServerSettings) -> App:
         *metrics.routes(engine),
     ]
     return App(routes, settings, engine.new_id, [(openai.PREFIX, openai.error_response)])
-
-
-def _version() -> str:
-    try:
-        return version("semaforo")
-    except PackageNotFoundError:
-        return "0"
