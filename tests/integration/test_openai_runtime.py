@@ -129,7 +129,7 @@ def test_a_model_serves_one_loop_after_another(upstream: Upstream) -> None:
         ("cut", "lost before the end"),
         ("end", "ended its stream before the end"),
         ("error", "the model fell over"),
-        ("garbage", "no chat completion"),
+        ("garbage", "no completion"),
     ],
 )
 def test_a_stream_that_breaks_is_a_failure_after_the_words_it_gave(

@@ -66,7 +66,7 @@ def test_what_is_no_chunk_is_an_error(body: Any, name: str, kind: type[Exception
 
 @pytest.mark.parametrize("data", [b"", b"{", b"<html>", b"\xff\xfe", b"null", b"{}", b'{"choices":[{}]}'])
 def test_what_is_no_completion_is_an_error(data: bytes) -> None:
-    with pytest.raises(ModelFailed, match="no chat completion"):
+    with pytest.raises(ModelFailed, match="no completion"):
         parse_completion(data)
 
 

@@ -3,7 +3,8 @@
 Rules this module keeps:
 
 1. Every member gets exactly one outcome, in order: its part of a block, or an error.
-2. Members that fail together are tried one by one, so that only those at fault fail.
+2. Members that fail together are tried one by one, so that only those at fault fail; a model served elsewhere
+   is asked again only where it has found fault with the input.
 3. A model that gives another number of rows than it got is wrong on every input: nothing is tried again.
 """
 
@@ -108,6 +109,8 @@ class AsyncExecutor(_Steps):
     ) -> None:
         super().__init__(bridge, batched, clock)
         self._model = model
+        # A server that is full or gone would be asked as many times again as there are members.
+        self._elsewhere = bool(getattr(model, "elsewhere", False))
 
     async def run(self, members: Sequence[Tensors]) -> tuple[list[Outcome], float]:
         """Run members and return their outcomes and the seconds it took; raises only when cancelled."""
@@ -127,8 +130,8 @@ class AsyncExecutor(_Steps):
         except OutputMismatch as error:
             return [error for _ in block.counts]
         except Exception as error:
-            if len(block.counts) == 1:
-                return [as_error(error)]
+            if len(block.counts) == 1 or (self._elsewhere and not isinstance(error, InvalidRequest)):
+                return [as_error(error) for _ in block.counts]
         outcomes: list[Outcome] = []
         for part in members_of(block):
             outcomes += await self._block(part)

@@ -109,8 +109,11 @@ def warm(spec: ReplicaSpec, hosted: Hosted) -> None:
 
 
 async def warm_awaited(spec: ReplicaSpec, hosted: Hosted) -> None:
-    """Like `warm`, for a model that is awaited, on the loop that will run it; chats are not measured."""
-    if hosted.awaited is not None:
+    """Like `warm`, for a model that is awaited, on the loop that will run it.
+
+    Chats are not measured, nor what is served elsewhere, since running that may cost money.
+    """
+    if hosted.awaited is not None and not getattr(hosted.model, "elsewhere", False):
         hosted.profile = await measure_async(hosted.awaited, spec.max_rows)
 
 

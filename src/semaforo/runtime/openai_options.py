@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import msgspec
@@ -32,6 +32,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         stream: Whether the upstream is asked to stream; false for one that cannot.
         include_usage: Whether a stream is asked for its usage; false for one that does not know the option.
         slots: Requests at once.
+        completions: Whether the upstream takes prompts at ``/completions``; elsewhere a prompt becomes a chat.
+        interface: What it is asked for, by `semaforo.entities.interface`; "" = chats. The task says it.
+        labels: Categories in the order of the task's scores, for moderations. The task says them.
     """
 
     url: str
@@ -44,6 +47,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream: bool = True
     include_usage: bool = True
     slots: Annotated[int, msgspec.Meta(ge=1)] = 4
+    completions: bool = False
+    interface: Literal["", "embedding", "moderation", "transcription"] = ""
+    labels: list[str] = []
 
     def __repr__(self) -> str:
         return f"Options(url={self.url!r}, model={self.model!r}, key={'set' if self.key else 'none'})"
@@ -79,6 +85,8 @@ def parse_options(source: str, options: Mapping[str, Any]) -> Options:
     if not isinstance(given.get("key", ""), str):
         raise RuntimeLoadError("options.key: must be a text; write it in quotes")
     parsed = read_options("openai", given, Options)
+    if parsed.completions and parsed.interface:
+        raise RuntimeLoadError(f"options.completions: means nothing for an {parsed.interface}: leave it out")
     _check_url(parsed.url)
     # Checked here, because the HTTP library quotes a bad value, and so the key, in its own error.
     if parsed.key and not _HEADER_VALUE.fullmatch(parsed.key):

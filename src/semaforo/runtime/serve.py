@@ -39,13 +39,15 @@ class Outbox(Protocol):
         ...
 
 
-def tell(outbox: Outbox, batch: int, outcomes: Sequence[Outcome], service_s: float) -> None:
-    """Report a batch of tensors: as failed where the model is at fault throughout."""
+def tell(
+    outbox: Outbox, batch: int, outcomes: Sequence[Outcome], service_s: float, *, remote: bool = False
+) -> None:
+    """Report a batch of tensors: as failed where the model, which may be `remote`, is at fault throughout."""
     error = wholly_failed(outcomes)
     if error is None:
         outbox.done(batch, outcomes, service_s)
     else:
-        outbox.failed(batch, classify(error, begun=False, remote=False))
+        outbox.failed(batch, classify(error, begun=False, remote=remote))
 
 
 CANCELLED = Failure("cancelled", "the batch was cancelled")
@@ -109,7 +111,7 @@ class Concurrent:
             self._outbox.failed(batch, Failure("invalid", "this model answers chats, not tensors"))
             return
         outcomes, service_s = await self._hosted.awaited.run_blocks(blocks)
-        tell(self._outbox, batch, outcomes, service_s)
+        tell(self._outbox, batch, outcomes, service_s, remote=self._remote)
 
     async def _stream(self, batch: int, request: Chat) -> None:
         self._on_begin(batch)

@@ -37,9 +37,28 @@ class Tensors(msgspec.Struct):
 
 
 class Chat(msgspec.Struct):
-    """A chat request: the OpenAI body as the client sent it (``model`` included, unknown fields kept)."""
+    """A chat request: the OpenAI body as the client sent it (``model`` included, unknown fields kept).
+
+    What asks to go on with a prompt is a chat as well: of one message, which the user says, and the same text
+    as ``prompt`` beside it.
+    """
 
     body: dict[str, Any]
+
+    @property
+    def prompt(self) -> str | None:
+        """The prompt, where this asks to go on with one."""
+        prompt = self.body.get("prompt")
+        return prompt if isinstance(prompt, str) and self.body.get("messages") == [_said(prompt)] else None
+
+
+def prompted(fields: dict[str, Any], prompt: str) -> Chat:
+    """Return the chat that asks to go on with a prompt; `fields` are all others of its body."""
+    return Chat({**fields, "messages": [_said(prompt)], "prompt": prompt})
+
+
+def _said(prompt: str) -> dict[str, str]:
+    return {"role": "user", "content": prompt}
 
 
 class ChatChunk(msgspec.Struct, omit_defaults=True):

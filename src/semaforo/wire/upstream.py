@@ -62,14 +62,14 @@ def parse_event(event: SseEvent) -> ChatChunk:
     if error is not None:
         raise stream_error(error)
     choice = _choice(body)
-    delta = choice.get("delta") or {}
+    delta = choice.get("delta") or _continued(choice) or {}
     if not isinstance(delta, dict):
         raise _malformed(event.data)
     return _chunk(choice, delta, body)
 
 
 def parse_completion(data: bytes) -> ChatChunk:
-    """Return a whole ``chat.completion`` as one chunk.
+    """Return a whole ``chat.completion``, or ``text_completion``, as one chunk.
 
     Raises:
         Refused: The body says that a limit is reached.
@@ -80,7 +80,7 @@ def parse_completion(data: bytes) -> ChatChunk:
     if error is not None:
         raise stream_error(error)
     choice = _choice(body)
-    message = choice.get("message")
+    message = choice.get("message") or _continued(choice)
     if not isinstance(message, dict):
         raise _malformed(data)
     chunk = _chunk(choice, message, body)
@@ -102,6 +102,12 @@ def delta_tokens(delta: dict[str, Any]) -> int:
     """Estimate the tokens of a delta: one for a short text, a quarter of the bytes of a longer one."""
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in _texts(delta))
     return 0 if not size else 1 if size <= _ONE_TOKEN_BYTES else (size + 3) // 4
+
+
+def _continued(choice: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what goes on with a prompt (a ``text_completion``) as a chat would say it."""
+    text = choice.get("text")
+    return {"content": text} if isinstance(text, str) else None
 
 
 def _texts(delta: dict[str, Any]) -> list[str]:
@@ -144,6 +150,4 @@ def _decode(data: bytes) -> Any:
 
 
 def _malformed(data: bytes) -> ModelFailed:
-    return ModelFailed(
-        f"the upstream sent what is no chat completion: {data[:200].decode('utf-8', 'replace')}"
-    )
+    return ModelFailed(f"the upstream sent what is no completion: {data[:200].decode('utf-8', 'replace')}")
