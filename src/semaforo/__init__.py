@@ -10,20 +10,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from semaforo.api import AsyncFleet, ChatStream, Fleet, FleetAnswer, model
+    from semaforo.api import (
+        AnyAsyncFleet,
+        AnyFleet,
+        AsyncChat,
+        AsyncClient,
+        AsyncFleet,
+        ChatStream,
+        Client,
+        Fleet,
+        FleetAnswer,
+        model,
+    )
     from semaforo.errors import SemaforoError
 
 __version__ = "0.1.0"
-__all__ = ["AsyncFleet", "ChatStream", "Fleet", "FleetAnswer", "SemaforoError", "__version__", "model"]
+__all__ = [
+    "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncFleet", "ChatStream", "Client", "Fleet",
+    "FleetAnswer", "SemaforoError", "__version__", "model",
+]  # fmt: skip
 
-_HOME = {
-    "AsyncFleet": "semaforo.api",
-    "ChatStream": "semaforo.api",
-    "Fleet": "semaforo.api",
-    "FleetAnswer": "semaforo.api",
-    "SemaforoError": "semaforo.errors",
-    "model": "semaforo.api",
-}
+_HOME = dict.fromkeys(__all__, "semaforo.api") | {"SemaforoError": "semaforo.errors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,15 @@
-"""Semaforo inside a program: a fleet without a server, and fleets written in Python."""
+"""Semaforo inside a program: a fleet without a server, a client of one, and fleets written in Python."""
 
-from semaforo.api.answer import ChatStream, FleetAnswer
-from semaforo.api.asynchronous import AsyncChat, AsyncFleet
+from semaforo.api.answer import FleetAnswer
+from semaforo.api.async_client import AsyncClient
+from semaforo.api.asynchronous import AsyncFleet
+from semaforo.api.chat import AsyncChat, ChatStream
+from semaforo.api.client import Client
 from semaforo.api.fleet import Fleet
 from semaforo.api.function import model
+from semaforo.api.surface import AnyAsyncFleet, AnyFleet
 
-__all__ = ["AsyncChat", "AsyncFleet", "ChatStream", "Fleet", "FleetAnswer", "model"]
+__all__ = [
+    "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncFleet", "ChatStream", "Client", "Fleet",
+    "FleetAnswer", "model",
+]  # fmt: skip

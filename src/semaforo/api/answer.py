@@ -5,34 +5,70 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from semaforo.core.effects import Finish
-from semaforo.observe.explain import Explanation, render
+import msgspec
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Who served a request.
+
+    Attributes:
+        model, version, variant: By name.
+        replica: Id of the replica.
+        request_id: Id of the request.
+        latency_s: Seconds from asking to answer; a client's include the way there and back.
+    """
+
+    model: str
+    version: str
+    variant: str
+    replica: str
+    request_id: str
+    latency_s: float
+
+
+class Story(msgspec.Struct, frozen=True):
+    """What is known of a request after its end: why it went where it went, and its cost in US dollars."""
+
+    why: str
+    cost: float
 
 
 class FleetAnswer(Mapping[str, Any]):
     """The outputs of one request by name: arrays of rows, or one row's values where one row was given.
 
+    `why` and `cost` of a client's answer are asked for when they are first looked at, which takes a round trip
+    (in an asyncio program too: there `await client.explain(answer.request_id)` does not hold the loop up).
+
     Attributes:
         model, version, variant: Who served it, by name.
         replica: Id of the replica.
         request_id: Id of the request; ``fleet.explain(request_id)`` tells its story while it is kept.
-        cost: US dollars.
-        latency_s: Seconds from arrival to answer.
+        latency_s: Seconds from asking to answer.
     """
 
-    def __init__(self, outputs: Mapping[str, Any], finish: Finish, explanation: Explanation | None) -> None:
+    def __init__(self, outputs: Mapping[str, Any], served: Served, story: Callable[[], Story]) -> None:
         self._outputs = dict(outputs)
-        self.model, self.version, self.variant = finish.variant.split("/", 2)
-        self.replica = finish.replica
-        self.request_id = finish.request
-        self.cost = finish.cost
-        self.latency_s = finish.total_s
-        self._explanation = explanation
+        self.model, self.version, self.variant = served.model, served.version, served.variant
+        self.replica = served.replica
+        self.request_id = served.request_id
+        self.latency_s = served.latency_s
+        self._ask = story
+        self._story: Story | None = None
 
     @property
     def why(self) -> str:
         """What was considered, what was ruled out and by which filter, the scores, and the pick."""
-        return render(self._explanation) if self._explanation else "the decision is no longer kept"
+        return self._told().why
+
+    @property
+    def cost(self) -> float:
+        """US dollars."""
+        return self._told().cost
+
+    def _told(self) -> Story:
+        if self._story is None:
+            self._story = self._ask()
+        return self._story
 
     def __getitem__(self, name: str) -> Any:
         return self._outputs[name]
@@ -45,32 +81,3 @@ class FleetAnswer(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<FleetAnswer {', '.join(self._outputs)} from {self.model}/{self.variant} on {self.replica}>"
-
-
-class ChatStream(Iterator[str]):
-    """A chat's answer as it comes: an iterator of pieces of text.
-
-    Attributes:
-        answer: Who served it and why, once it has ended; None before.
-    """
-
-    def __init__(self, pull: Callable[[], str | None], close: Callable[[], None]) -> None:
-        self.answer: FleetAnswer | None = None
-        self._pull = pull
-        self._close = close
-
-    def __next__(self) -> str:
-        piece = self._pull()
-        if piece is None:
-            raise StopIteration
-        return piece
-
-    def close(self) -> None:
-        """Stop the work; what was not read is dropped."""
-        self._close()
-
-    def __enter__(self) -> ChatStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from semaforo.api.answer import FleetAnswer
+from semaforo.api.answer import FleetAnswer, Served, Story
+from semaforo.api.chat import AsyncChat
 from semaforo.api.contract import contract_of
 from semaforo.api.function import catalog_of_functions
 from semaforo.api.inputs import outputs_of, tensors_of
 from semaforo.build import Secrets, blueprint, engine_for
 from semaforo.catalog import Catalog
 from semaforo.core.effects import Decided
-from semaforo.entities import Contract, Request
+from semaforo.entities import Contract, Request, TaskType
 from semaforo.errors import InvalidRequest, NotFound, NotReady
 from semaforo.features import chat_affinity, chat_needs, chat_tokens
 from semaforo.live.answer import Answer
+from semaforo.live.crew import ReplicaStatus
 from semaforo.live.engine import Engine
 from semaforo.live.journal import locked
 from semaforo.live.stream import Stream
-from semaforo.observe.explain import render
+from semaforo.observe.explain import Explanation, render
 from semaforo.wire.openai import parse_chat
 from semaforo.wire.payload import Chat, Tensors
 
@@ -29,7 +31,7 @@ log = logging.getLogger("semaforo.fleet")
 
 
 class AsyncFleet:
-    """A fleet of models in this program, used with ``async with``.
+    """A fleet of models in this program, used with ``async with``; its methods are those of `AnyAsyncFleet`.
 
     Attributes:
         engine: The engine behind it, once opened.
@@ -119,24 +121,7 @@ class AsyncFleet:
         parameters: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> FleetAnswer:
-        """Answer one request: one row, or an array of rows for each input.
-
-        Args:
-            target: A task, a model or an alias.
-            inputs: Inputs by name, where a name cannot be a keyword argument here.
-            version, variant: Pinned, or "".
-            deadline: ``"20ms"`` or seconds.
-            min_quality: Least quality, 0…1.
-            max_cost: Most US dollars.
-            priority: ``critical``, ``high``, ``normal`` or ``low``.
-            privacy: Class of the data: ``public``, ``internal`` or ``site``.
-            tenant: On whose behalf.
-            parameters: What the model may read beside its inputs.
-            **named: Inputs by name.
-
-        Raises:
-            SemaforoError: Why there is no answer; its `code` says which kind.
-        """
+        """See `AnyFleet.infer`."""
         contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
         request, tensors, single = self._request(
             target, version, variant, contract, {**(inputs or {}), **named}
@@ -163,7 +148,7 @@ class AsyncFleet:
         tenant: str = "",
         **named: Any,
     ) -> Decided:
-        """Return the decision that a request like this would meet now, without running it."""
+        """See `AnyFleet.decide`."""
         contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
         values = {**(inputs or {}), **named}
         if values:
@@ -184,17 +169,7 @@ class AsyncFleet:
         tenant: str = "",
         **fields: Any,
     ) -> AsyncChat:
-        """Begin a chat and return its answer as a stream of text.
-
-        Args:
-            target: A task, a model or an alias.
-            messages: What the user says, or messages as OpenAI's protocol has them.
-            deadline, min_quality, max_cost, priority, privacy, tenant: As in `infer`.
-            **fields: Further fields of OpenAI's protocol, such as `temperature` and `max_tokens`.
-
-        Raises:
-            SemaforoError: Why there is no answer; raised before the first piece where that is known.
-        """
+        """See `AnyFleet.chat`."""
         engine = self._open()
         if engine.catalog.task_of(target).kind != "chat":
             raise InvalidRequest(f"'{target}' takes tensors: ask it by infer")
@@ -213,18 +188,32 @@ class AsyncFleet:
         )
         stream = engine.stream(request, Chat(call.body))
         await stream.first()
-        return AsyncChat(stream, self._answer)
+        return AsyncChat(_Chatting(stream, self._answer))
 
     async def explain(self, request_id: str) -> str:
-        """Return why a request went where it went; a beginning of its id will do.
-
-        Raises:
-            NotFound: No such request, or it is no longer kept.
-        """
+        """See `AnyFleet.explain`."""
         explanation = self._open().explanation(request_id)
         if explanation is None:
             raise NotFound(f"no request '{request_id}' is kept: it is unknown, or too long ago")
         return render(explanation)
+
+    async def names(self) -> list[str]:
+        """See `AnyFleet.names`."""
+        catalog = self._open().catalog
+        return sorted({*catalog.tasks, *catalog.models(), *catalog.aliases})
+
+    async def tasks(self) -> list[TaskType]:
+        """See `AnyFleet.tasks`."""
+        return list(self._open().catalog.tasks.values())
+
+    async def replicas(self) -> list[ReplicaStatus]:
+        """See `AnyFleet.replicas`."""
+        return self._open().replicas()
+
+    async def ready(self, target: str = "") -> bool:
+        """See `AnyFleet.ready`."""
+        engine = self._open()
+        return any(engine.ready(name) for name in ([target] if target else engine.catalog.tasks))
 
     def _open(self) -> Engine:
         if not self._running:
@@ -243,41 +232,33 @@ class AsyncFleet:
         return Request(engine.new_id(), target, version, variant, contract, ref), tensors, single
 
     def _answer(self, answer: Answer, outputs: Mapping[str, Any]) -> FleetAnswer:
-        return FleetAnswer(outputs, answer.finish, self.engine.explanation(answer.finish.request))
+        finish = answer.finish
+        explanation = self.engine.explanation(finish.request)
+        who = answer.model, answer.version, answer.variant, finish.replica, finish.request
+        return FleetAnswer(outputs, Served(*who, finish.total_s), lambda: _story(explanation, finish.cost))
 
 
-class AsyncChat:
-    """A chat's answer as it comes: an asynchronous iterator of pieces of text.
-
-    Attributes:
-        answer: Who served it and why, once it has ended; None before.
-    """
+class _Chatting:
+    """A stream of the engine as the source of a chat."""
 
     def __init__(self, stream: Stream, finish: Callable[[Answer, Mapping[str, Any]], FleetAnswer]) -> None:
-        self.answer: FleetAnswer | None = None
         self._stream = stream
         self._finish = finish
-        self._said: list[str] = []
 
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self
-
-    async def __anext__(self) -> str:
+    async def piece(self) -> str | None:
         async for chunk in self._stream:
             text = chunk.delta.get("content")
             if text:
-                self._said.append(text)
                 return str(text)
-        if self.answer is None and self._stream.answer is not None:
-            self.answer = self._finish(self._stream.answer, {"text": "".join(self._said)})
-        raise StopAsyncIteration
+        return None
 
-    async def text(self) -> str:
-        """Read to the end and return the whole text."""
-        async for _ in self:
-            pass
-        return "".join(self._said)
+    def answer(self, text: str) -> FleetAnswer | None:
+        ended = self._stream.answer
+        return None if ended is None else self._finish(ended, {"text": text})
 
     def close(self) -> None:
-        """Stop the work; what was not read is dropped."""
         self._stream.close()
+
+
+def _story(explanation: Explanation | None, cost: float) -> Story:
+    return Story(render(explanation) if explanation else "the decision is no longer kept", cost)

@@ -13,16 +13,19 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
-from semaforo.api.answer import ChatStream, FleetAnswer
-from semaforo.api.asynchronous import AsyncChat, AsyncFleet
+from semaforo.api.answer import FleetAnswer
+from semaforo.api.asynchronous import AsyncFleet
+from semaforo.api.chat import AsyncChat, ChatStream
 from semaforo.core.effects import Decided
+from semaforo.entities import TaskType
 from semaforo.errors import NotReady
+from semaforo.live.crew import ReplicaStatus
 
 T = TypeVar("T")
 
 
 class Fleet:
-    """A fleet of models in this program, used with ``with``; the same methods as `AsyncFleet`, waiting."""
+    """A fleet of models in this program, used with ``with``; its methods are those of `AnyFleet`."""
 
     def __init__(self, inner: AsyncFleet) -> None:
         self._inner = inner
@@ -101,37 +104,107 @@ class Fleet:
         parameters: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> FleetAnswer:
-        """Answer one request; see `AsyncFleet.infer`."""
-        asked: dict[str, Any] = {
-            "inputs": inputs, "version": version, "variant": variant, "deadline": deadline,
-            "min_quality": min_quality, "max_cost": max_cost, "priority": priority, "privacy": privacy,
-            "tenant": tenant, "parameters": parameters,
-        }  # fmt: skip
-        return self._wait(self._fleet().infer(target, **asked, **named))
+        """See `AnyFleet.infer`."""
+        return self._wait(
+            self._fleet().infer(
+                target,
+                inputs=inputs,
+                version=version,
+                variant=variant,
+                deadline=deadline,
+                min_quality=min_quality,
+                max_cost=max_cost,
+                priority=priority,
+                privacy=privacy,
+                tenant=tenant,
+                parameters=parameters,
+                **named,
+            )
+        )
 
-    def decide(self, target: str, /, **asked: Any) -> Decided:
-        """Return the decision that a request like this would meet now; see `AsyncFleet.decide`."""
-        return self._wait(self._fleet().decide(target, **asked))
+    def decide(
+        self,
+        target: str,
+        /,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        version: str = "",
+        variant: str = "",
+        deadline: str | float | None = None,
+        min_quality: float = 0.0,
+        max_cost: float | None = None,
+        priority: str = "normal",
+        privacy: str = "public",
+        tenant: str = "",
+        **named: Any,
+    ) -> Decided:
+        """See `AnyFleet.decide`."""
+        return self._wait(
+            self._fleet().decide(
+                target,
+                inputs=inputs,
+                version=version,
+                variant=variant,
+                deadline=deadline,
+                min_quality=min_quality,
+                max_cost=max_cost,
+                priority=priority,
+                privacy=privacy,
+                tenant=tenant,
+                **named,
+            )
+        )
 
-    def chat(self, target: str, messages: str | Sequence[Mapping[str, Any]], /, **asked: Any) -> ChatStream:
-        """Begin a chat and return its answer as an iterator of text; see `AsyncFleet.chat`."""
-        chat = self._wait(self._fleet().chat(target, messages, **asked))
+    def chat(
+        self,
+        target: str,
+        messages: str | Sequence[Mapping[str, Any]],
+        /,
+        *,
+        deadline: str | float | None = None,
+        min_quality: float = 0.0,
+        max_cost: float | None = None,
+        priority: str = "normal",
+        privacy: str = "public",
+        tenant: str = "",
+        **fields: Any,
+    ) -> ChatStream:
+        """See `AnyFleet.chat`."""
+        chat = self._wait(
+            self._fleet().chat(
+                target,
+                messages,
+                deadline=deadline,
+                min_quality=min_quality,
+                max_cost=max_cost,
+                priority=priority,
+                privacy=privacy,
+                tenant=tenant,
+                **fields,
+            )
+        )
 
-        def pull() -> str | None:
-            piece = self._wait(_next(chat))
-            stream.answer = chat.answer
-            return piece
-
-        def close() -> None:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(chat.close)
-
-        stream = ChatStream(pull, close)
-        return stream
+        return ChatStream(_Waiting(self, chat))
 
     def explain(self, request_id: str) -> str:
-        """Return why a request went where it went; a beginning of its id will do."""
+        """See `AnyFleet.explain`."""
         return self._wait(self._fleet().explain(request_id))
+
+    def names(self) -> list[str]:
+        """See `AnyFleet.names`."""
+        return self._wait(self._fleet().names())
+
+    def tasks(self) -> list[TaskType]:
+        """See `AnyFleet.tasks`."""
+        return self._wait(self._fleet().tasks())
+
+    def replicas(self) -> list[ReplicaStatus]:
+        """See `AnyFleet.replicas`."""
+        return self._wait(self._fleet().replicas())
+
+    def ready(self, target: str = "") -> bool:
+        """See `AnyFleet.ready`."""
+        return self._wait(self._fleet().ready(target))
 
     def _fleet(self) -> AsyncFleet:
         if self._loop is None:
@@ -155,6 +228,24 @@ class Fleet:
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join()
             loop.close()
+
+
+class _Waiting:
+    """An awaited chat as the source of one that waits."""
+
+    def __init__(self, fleet: Fleet, chat: AsyncChat) -> None:
+        self._fleet = fleet
+        self._chat = chat
+
+    def piece(self) -> str | None:
+        return self._fleet._wait(_next(self._chat))
+
+    def answer(self, text: str) -> FleetAnswer | None:
+        return self._chat.answer
+
+    def close(self) -> None:
+        if self._fleet._loop is not None:
+            self._fleet._loop.call_soon_threadsafe(self._chat.close)
 
 
 async def _next(chat: AsyncChat) -> str | None:

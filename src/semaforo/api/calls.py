@@ -1,0 +1,357 @@
+"""What a client asks a server, without sending anything: each call is a generator of requests.
+
+It yields an `Ask`, is sent the `Reply`, and returns what the caller gets. `Client` and `AsyncClient` only
+carry requests and replies, so what they ask and how they read it is written once.
+
+Rules this module keeps:
+
+1. Tensors travel as blobs, chats as OpenAI's stream; the contract travels in headers.
+2. What a target takes is asked for once and kept; where it does not fit any more it is asked for again, and
+   only then is a mismatch the caller's.
+3. An error is raised as the class it had at the server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from semaforo.api.answer import FleetAnswer, Served, Story
+from semaforo.api.inputs import outputs_of, tensors_of
+from semaforo.core.effects import Decided
+from semaforo.entities import Contract, Ref, TaskType, TensorSpec
+from semaforo.errors import InvalidRequest, NotFound, ProtocolError, SemaforoError
+from semaforo.live.crew import ReplicaStatus
+from semaforo.wire.openai import parse_chat
+from semaforo.wire.payload import Array, Tensors
+from semaforo.wire.v2_client import (
+    HEADER_LENGTH,
+    contract_headers,
+    decode_reply,
+    encode_request,
+    header_text,
+    parse_metadata,
+    reply_error,
+)
+
+T = TypeVar("T")
+_ADMIN = "/semaforo/v1"
+_STALE = (400, 404)
+_MOST_KNOWN = 1024
+_CHAT_TENSORS = ("text_input", "text_output")
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """One HTTP request.
+
+    Attributes:
+        method, path: The path is percent-encoded.
+        headers: Names in lower case.
+        content: Body.
+        deadline_s: Seconds within which an answer is of use; None = as the client is set.
+        repeatable: Whether it may be sent again when its connection breaks before an answer.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = {}
+    content: bytes = b""
+    deadline_s: float | None = None
+    repeatable: bool = False
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """One whole HTTP response; headers are looked up by names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+Call = Generator[Ask, Reply, T]
+
+
+class Calls:
+    """All calls to one server.
+
+    Args:
+        url: Its address, for messages.
+        story: Returns the explanation of a request that was served, when somebody looks at it.
+    """
+
+    def __init__(self, url: str, story: Callable[[str], Story]) -> None:
+        self._url = url
+        self._story = story
+        self._known: dict[tuple[str, str], TaskType] = {}
+
+    def infer(
+        self,
+        target: str,
+        contract: Contract,
+        values: Mapping[str, Any],
+        *,
+        version: str,
+        variant: str,
+        parameters: Mapping[str, Any] | None,
+        idempotency_key: str,
+    ) -> Call[FleetAnswer]:
+        """Answer one request; see `AnyFleet.infer`."""
+        headers = contract_headers(contract)
+        if variant:
+            headers["semaforo-variant"] = header_text("variant", variant)
+        if idempotency_key:
+            headers["semaforo-idempotency-key"] = header_text("idempotency_key", idempotency_key)
+        begun = time.monotonic()
+        task, (tensors, _, single), kept = yield from self._fitting(target, version, values)
+        reply = yield self._question(target, version, contract, headers, task, tensors, parameters)
+        if reply.status in _STALE and kept:
+            # What was kept may be out of date, and then the server is right to refuse what fits it.
+            newer = yield from self._task(target, version)
+            if newer != task:
+                task = newer
+                tensors, _, single = tensors_of(task, values)
+                reply = yield self._question(target, version, contract, headers, task, tensors, parameters)
+        self._check(reply)
+        # Of a bytearray the outputs can be written to, as those of a fleet inside the program can.
+        content = bytearray(reply.content)
+        _, _, arrays = decode_reply(content, reply.headers.get(HEADER_LENGTH))
+        outputs = outputs_of(Tensors({name: _texts(a) for name, a in arrays.items()}), single)
+        return self.answer(outputs, reply.headers, time.monotonic() - begun)
+
+    def decide(
+        self, target: str, contract: Contract, values: Mapping[str, Any], *, version: str, variant: str
+    ) -> Call[Decided]:
+        """Return a decision without running it; see `AnyFleet.decide`."""
+        words = {
+            n.removeprefix("semaforo-").replace("-", "_"): v for n, v in contract_headers(contract).items()
+        }
+        ref = Ref()
+        if values:
+            _, (_, ref, _), _ = yield from self._fitting(target, version, values)
+        body = {
+            "target": target, "version": version, "variant": variant, "contract": words,
+            "rows": max(1, ref.rows), "bytes": ref.bytes, "shape": ref.shape,
+        }  # fmt: skip
+        reply = yield Ask("POST", f"{_ADMIN}/decide", content=msgspec.json.encode(body), repeatable=True)
+        return self._read(reply, Decided)
+
+    def explain(self, request_id: str) -> Call[Story]:
+        """Return the explanation of a request; see `AnyFleet.explain`."""
+        if not request_id:
+            raise NotFound("an empty id is the id of no request")
+        reply = yield _get(f"{_ADMIN}/decisions/{_segment(request_id)}")
+        told = self._read(reply, _Told)
+        return Story(told.text, told.finish.cost if told.finish else 0.0)
+
+    def latest(self) -> Call[str]:
+        """Return the id of the request that was decided last.
+
+        Raises:
+            NotFound: Nothing was decided yet.
+        """
+        reply = yield _get(f"{_ADMIN}/decisions?limit=1")
+        found = self._read(reply, _Decisions).decisions
+        if not found:
+            raise NotFound("the server has decided nothing yet")
+        return found[0].id
+
+    def names(self) -> Call[list[str]]:
+        """Return every name that can be asked for."""
+        reply = yield _get("/v2/models")
+        return self._read(reply, _Names).models
+
+    def tasks(self) -> Call[list[TaskType]]:
+        """Return every task."""
+        reply = yield _get(f"{_ADMIN}/fleet")
+        return self._read(reply, _Fleet).tasks
+
+    def replicas(self) -> Call[list[ReplicaStatus]]:
+        """Return every replica."""
+        reply = yield _get(f"{_ADMIN}/fleet")
+        models = self._read(reply, _Fleet).models
+        variants = [variant for model in models for version in model.versions for variant in version.variants]
+        return [replica for variant in variants for replica in variant.replicas]
+
+    def ready(self, target: str) -> Call[bool]:
+        """Tell whether a target, or any task, has a replica in service."""
+        path = f"/v2/models/{_segment(target)}/ready" if target else "/v2/health/ready"
+        reply = yield _get(path)
+        if reply.status in (400, 503):
+            return False
+        self._check(reply)
+        return True
+
+    def chat(
+        self,
+        target: str,
+        messages: str | Sequence[Mapping[str, Any]],
+        contract: Contract,
+        fields: Mapping[str, Any],
+    ) -> Ask:
+        """Return the request of a chat, whose reply is a stream.
+
+        Raises:
+            InvalidRequest: What is wrong with it.
+        """
+        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        call = parse_chat({**fields, "model": target, "messages": said, "stream": True})
+        try:
+            content = msgspec.json.encode(call.body)
+        except TypeError as error:
+            raise InvalidRequest(f"a chat is sent as JSON: {error}") from None
+        return Ask("POST", "/v1/chat/completions", contract_headers(contract), content, contract.deadline_s)
+
+    def answer(self, outputs: Mapping[str, Any], headers: Mapping[str, str], latency_s: float) -> FleetAnswer:
+        """Return an answer whose headers say who served it."""
+        model, version, variant, replica, request_id = (
+            headers.get(f"semaforo-{name}", "")
+            for name in ("model", "version", "variant", "replica", "request-id")
+        )
+        served = Served(model, version, variant, replica, request_id, latency_s)
+        return FleetAnswer(outputs, served, lambda: self._story(request_id))
+
+    def error(self, reply: Reply) -> SemaforoError:
+        """Return the error that a reply stands for."""
+        return reply_error(reply.status, reply.headers, reply.content, self._url)
+
+    def _question(
+        self,
+        target: str,
+        version: str,
+        contract: Contract,
+        headers: Mapping[str, str],
+        task: TaskType,
+        tensors: Tensors,
+        parameters: Mapping[str, Any] | None,
+    ) -> Ask:
+        datatypes = {spec.name: spec.dtype for spec in task.inputs}
+        try:
+            content, length = encode_request(tensors.arrays, datatypes, binary=True, parameters=parameters)
+        except TypeError as error:
+            raise InvalidRequest(f"parameters are sent as JSON: {error}") from None
+        return Ask(
+            "POST",
+            f"{_model(target, version)}/infer",
+            {**headers, HEADER_LENGTH: str(length), "content-type": "application/octet-stream"},
+            content,
+            contract.deadline_s,
+            "semaforo-idempotency-key" in headers,
+        )
+
+    def _fitting(
+        self, target: str, version: str, values: Mapping[str, Any]
+    ) -> Call[tuple[TaskType, tuple[Tensors, Ref, bool], bool]]:
+        """Return what the target takes, the values made to fit it, and whether it was known before."""
+        known = self._known.get((target, version))
+        if known is not None:
+            with suppress(InvalidRequest):
+                return known, tensors_of(known, values), True
+        task = yield from self._task(target, version)
+        try:
+            return task, tensors_of(task, values), False
+        except InvalidRequest:
+            if tuple(spec.name for spec in (*task.inputs, *task.outputs)) == _CHAT_TENSORS:
+                raise InvalidRequest(f"'{target}' chats: ask it by chat") from None
+            raise
+
+    def _task(self, target: str, version: str) -> Call[TaskType]:
+        reply = yield _get(_model(target, version))
+        self._check(reply)
+        try:
+            about = parse_metadata(reply.content)
+        except ProtocolError as error:
+            raise self._strange(error) from None
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        task = TaskType(target, inputs=_rows(about.inputs), outputs=_rows(about.outputs))
+        self._known[target, version] = task
+        return task
+
+    def _check(self, reply: Reply) -> None:
+        if not 200 <= reply.status < 300:
+            raise self.error(reply)
+
+    def _read(self, reply: Reply, kind: type[T]) -> T:
+        self._check(reply)
+        try:
+            return msgspec.json.decode(reply.content, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._strange(error) from None
+
+    def _strange(self, error: Exception) -> ProtocolError:
+        return ProtocolError(f"{self._url} answers what a Semaforo server would not: {error}")
+
+
+class _Finish(msgspec.Struct):
+    cost: float = 0.0
+
+
+class _Told(msgspec.Struct):
+    text: str
+    finish: _Finish | None = None
+
+
+class _Decision(msgspec.Struct):
+    id: str
+
+
+class _Decisions(msgspec.Struct):
+    decisions: list[_Decision]
+
+
+class _Names(msgspec.Struct):
+    models: list[str]
+
+
+class _Variant(msgspec.Struct):
+    replicas: list[ReplicaStatus]
+
+
+class _Version(msgspec.Struct):
+    variants: list[_Variant]
+
+
+class _Model(msgspec.Struct):
+    versions: list[_Version]
+
+
+class _Fleet(msgspec.Struct):
+    tasks: list[TaskType]
+    models: list[_Model]
+
+
+def _get(path: str) -> Ask:
+    return Ask("GET", path, repeatable=True)
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _model(target: str, version: str) -> str:
+    if not target:
+        raise InvalidRequest("name a task, a model or an alias to ask")
+    path = f"/v2/models/{_segment(target)}"
+    return f"{path}/versions/{_segment(version)}" if version else path
+
+
+def _rows(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Leave the dimension of the rows out."""
+    return tuple(msgspec.structs.replace(spec, shape=spec.shape[1:]) for spec in specs)
+
+
+def _texts(array: Array) -> Array:
+    """Turn BYTES into texts, as functions and ONNX models give them, where all of them are UTF-8."""
+    if array.dtype != object:
+        return array
+    texts = array.copy()
+    try:
+        texts.ravel()[:] = [item.decode() if isinstance(item, bytes) else item for item in array.ravel()]
+    except UnicodeDecodeError:
+        return array
+    return texts
