@@ -7,7 +7,8 @@ What happens to a request, in order:
 3. Its principal is found, and asked for the route's action (`authorise`).
 4. Where its route can answer it directly, that is all; otherwise its handler runs in a task. A `SemaforoError`
    becomes an error body; anything else is logged, and becomes a 500 that gives the request id and nothing more.
-5. The response is compressed where the client takes that and it is worth it, and sent.
+5. One that asks to be queued, and is sound, goes to the door of the queue on disk, if there is one.
+6. The response is compressed where the client takes that and it is worth it, and sent.
 """
 
 from __future__ import annotations
@@ -15,13 +16,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 import msgspec
 
 from semaforo.errors import Cancelled, NotReady, Refused, SemaforoError
 from semaforo.server.compression import choose, compress
-from semaforo.server.http import JSON, Headers, HttpRequest, HttpResponse, Response, Route, StreamResponse
+from semaforo.server.deferred.deferring import Deferring
+from semaforo.server.http import (
+    JSON,
+    Handler,
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    Response,
+    Route,
+    StreamResponse,
+)
 from semaforo.server.identity import Keys, authorise
 from semaforo.server.routing import Routing
 from semaforo.server.settings import ServerSettings
@@ -52,6 +64,7 @@ class App:
     Attributes:
         new_id: Makes request ids.
         in_flight: Requests that have begun and are not answered.
+        defer: Queues a request that asks for it; None where nothing is queued.
     """
 
     def __init__(
@@ -76,19 +89,23 @@ class App:
         self._tasks: dict[asyncio.Task[None], HttpRequest] = {}
         self.new_id = new_id
         self.in_flight = 0
+        self.defer: Callable[[HttpRequest, Deferring], Awaitable[HttpResponse]] | None = None
 
     def begin(self, request: HttpRequest) -> None:
         """Answer one request, now or later, through its exchange."""
         self.in_flight += 1
         try:
             route = self._admit(request)
+            handler = route.handler
             direct = route.direct
             if direct is not None and request.exchange.complete and direct(request, self._reply):
                 return
+        except Deferring as deferring:
+            handler = partial(self._queue, deferring=deferring)
         except Exception as error:
             self._reply(request, error)
             return
-        task = asyncio.get_running_loop().create_task(self._run(request, route))
+        task = asyncio.get_running_loop().create_task(self._run(request, handler))
         self._tasks[task] = request
         task.add_done_callback(self._tasks.pop)
 
@@ -99,7 +116,7 @@ class App:
             task.cancel()
         for request in unanswered:
             if request not in tasked:
-                error = self._error(request, _STOPPING)
+                error = self.error(request, _STOPPING)
                 request.exchange.respond(error.status, error.headers, error.body)
 
     def _admit(self, request: HttpRequest) -> Route:
@@ -114,18 +131,34 @@ class App:
         authorise(request.principal, route.action, request.path)
         return route
 
-    async def _run(self, request: HttpRequest, route: Route) -> None:
+    async def call(self, request: HttpRequest) -> Response:
+        """Answer a request from within, for its principal as it stands, and raise what is wrong with it."""
+        route, request.params = self._routing.find(request.method, request.raw_path)
+        return await route.handler(request)
+
+    async def _queue(self, request: HttpRequest, deferring: Deferring) -> HttpResponse:
+        if self.defer is None:
+            raise deferring
+        return await self.defer(request, deferring)
+
+    async def _answer(self, request: HttpRequest, handler: Handler) -> Response:
+        try:
+            return await handler(request)
+        except Deferring as deferring:
+            return await self._queue(request, deferring)
+
+    async def _run(self, request: HttpRequest, handler: Handler) -> None:
         response: Response
         try:
             try:
-                response = await route.handler(request)
+                response = await self._answer(request, handler)
             except asyncio.CancelledError:
                 # The client is gone, or the server's time to finish is over: either way this task ends here.
                 if request.disconnected:
                     return
-                response = self._error(request, _STOPPING)
+                response = self.error(request, _STOPPING)
             except Exception as error:
-                response = self._error(request, self._known(request, error))
+                response = self.error(request, self._known(request, error))
             if isinstance(response, HttpResponse):
                 await self._send(request, response)
             else:
@@ -139,7 +172,7 @@ class App:
         if isinstance(outcome, HttpResponse):
             response = outcome
         else:
-            response = self._error(request, self._known(request, outcome))
+            response = self.error(request, self._known(request, outcome))
         if len(response.body) >= _WORTH_COMPRESSING and choose(request.headers.get(b"accept-encoding", b"")):
             task = asyncio.get_running_loop().create_task(self._send(request, response))
             self._tasks[task] = request
@@ -153,7 +186,8 @@ class App:
         logger.error("request %s %s %s failed", request.id, request.method, request.path, exc_info=error)
         return SemaforoError(f"internal error; the log has it as {request.id}")
 
-    def _error(self, request: HttpRequest, error: SemaforoError) -> HttpResponse:
+    def error(self, request: HttpRequest, error: SemaforoError) -> HttpResponse:
+        """Return an error in the form of the protocol that a request speaks."""
         form: ErrorForm = v2_error
         for prefix, candidate in self._error_forms:
             if request.path.startswith(prefix):

@@ -42,11 +42,13 @@ class HttpRequest:
         id: Request id, also sent back as ``semaforo-request-id``.
         principal: Who asks.
         exchange: The connection's side of it.
+        kept: The body, from when it is read until the contract has been.
+        replayed: Whether it was queued on disk and is run now.
     """
 
     __slots__ = (
-        "_body_timeout_s", "_max_body_bytes", "exchange", "headers", "id", "method", "params", "path",
-        "principal", "query_string", "raw_path",
+        "_body_timeout_s", "_max_body_bytes", "exchange", "headers", "id", "kept", "method", "params", "path",
+        "principal", "query_string", "raw_path", "replayed",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +81,8 @@ class HttpRequest:
         self.params: Mapping[str, str] = {}
         self.id = request_id
         self.principal: Principal = NOBODY
+        self.kept = b""
+        self.replayed = False
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
 
@@ -108,6 +112,7 @@ class HttpRequest:
         body = self.exchange.take_body()
         if len(body) > self._max_body_bytes:
             raise self._too_large(len(body))
+        self.kept = body
         return body
 
     async def body(self) -> bytes:
@@ -131,8 +136,10 @@ class HttpRequest:
         encoding = self.headers.get(b"content-encoding")
         if encoding is not None:
             if len(body) > _IN_THREAD:
-                return await asyncio.to_thread(decompress, body, encoding, self._max_body_bytes)
-            return decompress(body, encoding, self._max_body_bytes)
+                body = await asyncio.to_thread(decompress, body, encoding, self._max_body_bytes)
+            else:
+                body = decompress(body, encoding, self._max_body_bytes)
+        self.kept = body
         return body
 
     async def json(self) -> Any:

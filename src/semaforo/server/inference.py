@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from semaforo.entities import Contract, Request
 from semaforo.errors import InvalidRequest, SemaforoError
 from semaforo.live.answer import Answer
+from semaforo.server.deferred.deferring import Deferring
 from semaforo.server.http import JSON, HttpRequest, HttpResponse, Reply
 from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.identity import tenant_of
@@ -176,9 +177,12 @@ class Inference:
     def ask(self, request: HttpRequest, parameters: dict[str, Any]) -> Asked:
         """Read a request's contract, with the tenant that it counts for.
 
+        Call it once the body has been read and checked: a request that asks to be queued goes no further.
+
         Raises:
             InvalidRequest: A value is not allowed.
             Forbidden: The principal may not speak for the tenant that is named.
+            Deferring: It asks to be queued, and is sound.
         """
         asked = read_contract(request.headers, parameters)
         contract = asked.contract
@@ -187,6 +191,9 @@ class Inference:
             tenant = tenant_of(principal, contract.tenant)
             if tenant != contract.tenant:
                 asked.contract = self._with_tenant(contract, tenant)
+        if asked.mode and not request.replayed:
+            raise Deferring(asked, request.kept)
+        request.kept = b""
         return asked
 
     async def run(self, request: HttpRequest, work: Request, payload: Payload, hear: bool = True) -> Answer:

@@ -17,6 +17,8 @@ Rules this module keeps:
 | ``semaforo-tenant`` | ``semaforo_tenant`` | 1 to 128 printable characters |
 | ``semaforo-session`` | ``semaforo_session`` | the same, up to 256: what may profit from the same replica |
 | ``semaforo-idempotency-key`` | – | the same, up to 256 |
+| ``semaforo-mode`` | ``semaforo_mode`` | queue: answer later, from the queue on disk |
+| ``semaforo-webhook`` | ``semaforo_webhook`` | url to tell of the end of what is queued |
 | – | ``priority`` | V2's integer |
 | – | ``timeout`` | V2's microseconds, 0 = none |
 """
@@ -43,6 +45,8 @@ class Asked(msgspec.Struct, gc=False):
         idempotency_key: "" = none.
         traceparent: W3C trace context, "" = none or invalid.
         parameters: What is left of the caller's parameters for the model.
+        mode: "" = answer now, ``queue`` = later.
+        webhook: Url to tell of the end of what is queued, "" = none.
     """
 
     contract: Contract
@@ -50,6 +54,8 @@ class Asked(msgspec.Struct, gc=False):
     idempotency_key: str = ""
     traceparent: str = ""
     parameters: dict[str, Any] = {}
+    mode: str = ""
+    webhook: str = ""
 
 
 _PRIORITIES: dict[Any, Priority] = {p.name.lower(): p for p in Priority}
@@ -81,7 +87,11 @@ def read_contract(headers: Mapping[bytes, bytes], parameters: Mapping[str, Any])
         return Asked(_PLAIN, traceparent=traceparent, parameters=rest)
     session = values.pop("session", "")
     key = values.pop("idempotency_key", "")
-    return Asked(Contract(**values), session, key, traceparent, rest)
+    mode = values.pop("mode", "")
+    webhook = values.pop("webhook", "")
+    if webhook and not mode:
+        raise InvalidRequest("semaforo-webhook goes with semaforo-mode: queue")
+    return Asked(Contract(**values), session, key, traceparent, rest, mode, webhook)
 
 
 def _from_parameters(parameters: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -176,6 +186,12 @@ def _text(most: int) -> Callable[[Any, str], str]:
     return read
 
 
+def _mode(value: Any, where: str) -> str:
+    if value != "queue":
+        raise InvalidRequest(f"{where} is {_shown(value)}; it takes queue, or is left out")
+    return "queue"
+
+
 def _shown(value: Any) -> str:
     text = str(value)
     return f"'{text}'" if len(text) <= 40 else f"'{text[:40]}…'"
@@ -198,4 +214,6 @@ _FIELDS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "tenant": ("tenant", _text(128)),
     "session": ("session", _text(256)),
     "idempotency_key": ("idempotency_key", _text(256)),
+    "mode": ("mode", _mode),
+    "webhook": ("webhook", _text(2048)),
 }
