@@ -79,10 +79,14 @@ def test_infer_reads_a_file_or_stdin_and_carries_the_contract(served: Server, tm
     ran = semaforo(
         "infer", "double", "--data", f"@{tmp_path}/x.json", "--privacy", "site", "--why", "--url", served.url
     )
-    assert json.loads(ran.stdout)["y"] == pytest.approx([1.9, 3.8, 5.7, 7.6, 9.5, 11.4])
+    first, second = json.loads(ran.stdout)["y"]
+    assert first + second == pytest.approx([1.9, 3.8, 5.7, 7.6, 9.5, 11.4])
     assert "ruled out by privacy" in ran.stderr
     ran = semaforo("infer", "shout", "--data", "-", "--url", served.url, stdin='{"text": "hello"}')
-    assert json.loads(ran.stdout) == {"loud": ["HELLO"]}
+    assert json.loads(ran.stdout) == {"loud": "HELLO"}
+    whole = '{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}'
+    ran = semaforo("infer", "double", "--data", whole, "--url", served.url)
+    assert json.loads(ran.stdout) == {"y": [[2, 4, 6]]}
 
 
 def test_infer_says_a_chat_as_it_comes(served: Server) -> None:
@@ -130,7 +134,7 @@ def test_nobody_at_the_address() -> None:
     assert ran.returncode == 1
     assert (
         ran.stderr
-        == "nothing answers at http://127.0.0.1:9: start a server by `semaforo serve`, or give --url\n"
+        == "no server at http://127.0.0.1:9: start one with `semaforo serve`, or give another url\n"
     )
 
 

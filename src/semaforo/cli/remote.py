@@ -1,4 +1,4 @@
-"""Talking to a running server, with errors that say what to do."""
+"""Talking to a running server where no method of `Client` asks it, with the same errors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 import msgspec
 
-from semaforo.errors import NotReady, SemaforoError, error_from
+from semaforo.api.calls import Ask
+from semaforo.api.connection import Connection
+from semaforo.errors import ProtocolError
+from semaforo.wire.v2_client import reply_error
 
-_CODES = {400: "invalid_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 422: "unsatisfiable",
-          503: "refused", 504: "expired"}  # fmt: skip
+_TIMEOUT_S = 60.0
 
 
 @contextmanager
@@ -22,18 +24,10 @@ def server(url: str, key: str) -> Iterator[httpx.Client]:
     Raises:
         SemaforoError: The server is not there, or what it said.
     """
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    try:
-        with httpx.Client(base_url=url, headers=headers, timeout=httpx.Timeout(60, connect=5)) as client:
-            yield client
-    except httpx.ConnectError:
-        raise NotReady(
-            f"nothing answers at {url}: start a server by `semaforo serve`, or give --url"
-        ) from None
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        raise SemaforoError(f"'{url}' is not a url: it must begin with http:// or https://") from None
-    except httpx.HTTPError as error:
-        raise NotReady(f"{url} broke off: {error or type(error).__name__}") from None
+    connection = Connection(url, key, _TIMEOUT_S)
+    timeout = httpx.Timeout(_TIMEOUT_S, connect=5.0)
+    with connection.errors(Ask("GET", "")), httpx.Client(**connection.settings(), timeout=timeout) as client:
+        yield client
 
 
 def body_of(response: httpx.Response) -> Any:
@@ -42,15 +36,10 @@ def body_of(response: httpx.Response) -> Any:
     Raises:
         SemaforoError: What the server says is wrong.
     """
+    where = str(response.url.copy_with(raw_path=b"/")).rstrip("/")
+    if not response.is_success:
+        raise reply_error(response.status_code, response.headers, response.content, where)
     try:
-        body = msgspec.json.decode(response.content)
+        return msgspec.json.decode(response.content)
     except msgspec.DecodeError:
-        body = None
-    if response.is_success and body is not None:
-        return body
-    said = body.get("error") if isinstance(body, dict) else None
-    message = said.get("message") if isinstance(said, dict) else said
-    raise error_from(
-        _CODES.get(response.status_code, "internal"),
-        f"{response.status_code}: {message or f'{response.url} answers no JSON: is this a Semaforo server?'}",
-    )
+        raise ProtocolError(f"{response.url} answers no JSON: is this a Semaforo server?") from None
