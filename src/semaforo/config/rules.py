@@ -8,6 +8,7 @@ The rules, in the order they are checked:
 3. A model comes from exactly one of `source`, `url` and `python`, and each brings its own keys.
 4. A preference is written one way, with the keys of that way.
 5. Devices exist; classes of data leave no gap; labels count the classes.
+6. Webhooks are urls, and signed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from collections.abc import Callable
 
 from semaforo.config.settings import FleetSettings, ModelSettings, PreferSettings, TaskSettings
 from semaforo.config.tensors import tensors_of
-from semaforo.entities import Privacy
+from semaforo.entities import Privacy, devices_of
 from semaforo.entities.interface import INTERFACES, misfits
 from semaforo.errors import nearest
 
 Say = Callable[[tuple[str, ...], str], None]
-_DEVICE = re.compile(r"cpu|(cuda|rocm)(:\d+)?|openvino|coreml|dml")
+_HOOK = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(/(?!.*(\.\.|%2e))[^\s?#@\\]*)?", re.IGNORECASE)
+_DEVICE = re.compile(r"cpu|(cuda|rocm|xpu)(:\d+)?|mps|openvino|coreml|dml")
 
 
 def check(fleet: FleetSettings, given: Callable[[tuple[str, ...]], bool], say: Say) -> None:
@@ -33,6 +35,7 @@ def check(fleet: FleetSettings, given: Callable[[tuple[str, ...]], bool], say: S
     for name, model in fleet.models.items():
         _model(name, model, fleet, given, say)
     _server(fleet, say)
+    _deferred(fleet, say)
 
 
 def _names(fleet: FleetSettings, say: Say) -> None:  # rule 1
@@ -116,11 +119,8 @@ def _model(
         for key, variant in model.variants.items()
         if variant.device
     }
-    for key, device in devices.items():  # rule 5
-        if not _DEVICE.fullmatch(device) and device not in fleet.devices:
-            known = ["cpu", "cuda", "cuda:0", *fleet.devices]
-            hint = nearest(device, known)
-            say((*here, *key), f"no device is named '{device}'. List it under `devices`.{hint}")
+    for key, group in devices.items():  # rule 5
+        _devices((*here, *key), devices_of(group), fleet, say)
     classes = {Privacy[word.upper()] for word in model.sees}
     if classes and classes != set(range(max(classes) + 1)):
         missing = next(p for p in Privacy if p not in classes)
@@ -128,6 +128,16 @@ def _model(
             (*here, "sees"),
             f"leaves out '{missing.name.lower()}', which is less private than the rest: add it",
         )
+
+
+def _devices(here: tuple[str, ...], group: tuple[str, ...], fleet: FleetSettings, say: Say) -> None:
+    for device in dict.fromkeys(group):
+        if not _DEVICE.fullmatch(device) and device not in fleet.devices:
+            known = ["cpu", "cuda", "cuda:0", *fleet.devices]
+            hint = nearest(device, known)
+            say(here, f"no device is named '{device}'. List it under `devices`.{hint}")
+        if group.count(device) > 1:
+            say(here, f"'{device}' stands twice")
 
 
 def _origin(
@@ -177,6 +187,20 @@ def _origin(
         say((*here, "source"), f"'{model.task}' is a chat task: it is served by a `url` or by `python`")
     if task.kind == "chat" and model.adapter is not None:
         say((*here, "adapter"), "means nothing for a chat: leave it out")
+
+
+def _deferred(fleet: FleetSettings, say: Say) -> None:  # rule 6
+    deferred = fleet.deferred
+    if deferred is None:
+        return
+    for index, url in enumerate(deferred.webhooks):
+        if not _HOOK.fullmatch(url):
+            say(
+                ("deferred", "webhooks", str(index)),
+                f"'{url}' is not a url: write one without user, query or '..', e.g. https://hooks.example/done",
+            )
+    if deferred.webhooks and not deferred.secret:
+        say(("deferred", "secret"), "is missing: webhooks are signed, so give a secret, e.g. ${HOOK_SECRET}")
 
 
 def _server(fleet: FleetSettings, say: Say) -> None:

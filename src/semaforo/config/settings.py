@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from semaforo.config import forms
+from semaforo.config.deferred import DeferredSettings
 from semaforo.config.forms import Key, word, words
 from semaforo.config.server import ServerSettings
 from semaforo.entities import TensorSpec
@@ -100,7 +101,7 @@ class VariantSettings(_Settings, frozen=True, kw_only=True):
     )] = None  # fmt: skip
     sha256: Annotated[str, Key("Digest the file must have.", forms.DIGEST)] = ""
     replicas: Annotated[tuple[int, int] | None, Key("How many copies to keep.", forms.REPLICAS)] = None
-    device: Annotated[str, Key("Device to load it on.")] = ""
+    device: Annotated[str, Key("Device to load it on, or several.", forms.DEVICES)] = ""
     isolation: Annotated[str, Key(
         "Where it runs.", word("auto", "inline", "thread", "process"),
     )] = ""  # fmt: skip
@@ -134,7 +135,10 @@ class ModelSettings(_Settings, frozen=True, kw_only=True):
         "Where it runs: `inline` in the server's loop, in a `thread`, in a `process` of its own, or as "
         "measured (`auto`).", word("auto", "inline", "thread", "process"),
     )] = "auto"  # fmt: skip
-    device: Annotated[str, Key("Device to load it on: `cpu`, `cuda:0` …")] = "cpu"
+    device: Annotated[str, Key(
+        "Device to load each copy on: `cpu`, `cuda:0` …; a list spreads one copy over several, where its runtime "
+        "can.", forms.DEVICES,
+    )] = "cpu"  # fmt: skip
     interpreter: Annotated[str, Key("Python interpreter of its processes; this one where left out.")] = ""
     adapter: Annotated[dict[str, Any] | None, Key("Bridge from the task's tensors to its own.")] = None
     options: Annotated[dict[str, Any], Key("Options of the runtime.")] = {}
@@ -177,3 +181,6 @@ class FleetSettings(_Settings, frozen=True, kw_only=True):
         Key("File of the journal for `semaforo replay`, with that of the last run beside it, as `.1`."),
     ] = ""
     explain: Annotated[ExplainSettings, Key("How many decisions are kept.")] = ExplainSettings()
+    deferred: Annotated[DeferredSettings | None, Key(
+        "The queue on disk for work that is answered later; none where left out.",
+    )] = None  # fmt: skip

@@ -36,7 +36,7 @@ from semaforo.core.events import (
     Tick,
     UnloadVariant,
 )
-from semaforo.entities import ReplicaSpec, Request
+from semaforo.entities import Priority, ReplicaSpec, Request
 from semaforo.errors import NotFound, NotReady, nearest
 from semaforo.live.answer import Answer
 from semaforo.live.crew import Crew, ReplicaStatus
@@ -190,6 +190,14 @@ class Engine:
             NotFound: The target does not exist.
         """
         return self._dispatcher.decide(request, self._clock())
+
+    def waiting_rows(self, target: str, priority: Priority) -> int:
+        """Return the rows that wait for a target's task in this class and above; 0 for an unknown target."""
+        try:
+            queue = self._dispatcher.state.queues.get(self.catalog.task_of(target).name)
+        except NotFound:
+            return 0
+        return sum(queue.rows[: priority + 1]) if queue is not None else 0
 
     def explanation(self, request_id: str) -> Explanation | None:
         """Return why a request went where it went; a unique beginning of its id will do."""

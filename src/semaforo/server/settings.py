@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from semaforo.server.deferred.settings import DeferredSettings
 from semaforo.server.identity import Role
 
 
@@ -41,6 +42,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         idempotency_entries: Answers kept for ``semaforo-idempotency-key``, over all tenants.
         idempotency_ttl_s: Seconds an answer is kept for.
         grace_s: Seconds that requests in flight are given when the server stops.
+        deferred: Where work is kept that is answered later; None = nowhere.
     """
 
     host: str = "127.0.0.1"
@@ -58,3 +60,4 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idempotency_entries: int = 4096
     idempotency_ttl_s: float = 600.0
     grace_s: float = 10.0
+    deferred: DeferredSettings | None = None
