@@ -39,6 +39,7 @@ from semaforo.repository import FORMATS, ModelFolder, measured, natural, runtime
 if TYPE_CHECKING:
     from semaforo.live.engine import Engine
     from semaforo.live.handle import Handle, Sink
+    from semaforo.server.deferred.settings import DeferredSettings
     from semaforo.server.settings import ServerSettings
 
 _DEFAULT = "default"
@@ -358,4 +359,22 @@ def server_settings(
         max_connections=limits.connections,
         max_in_flight=limits.in_flight,
         grace_s=front.grace,
+        deferred=_deferred(plan.file),
+    )
+
+
+def _deferred(file: FleetFile) -> DeferredSettings | None:
+    from semaforo.server.deferred.settings import DeferredSettings
+
+    stated = file.settings.deferred
+    if stated is None:
+        return None
+    return DeferredSettings(
+        path=file.folder / stated.path,
+        keep_s=stated.keep,
+        max_items=stated.max,
+        max_bytes=stated.bytes,
+        in_flight=stated.in_flight,
+        webhooks=stated.webhooks,
+        secret=stated.secret,
     )
