@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from semaforo.cli.bench import EPILOG, bench
 from semaforo.cli.options import DEFAULT_URL, ApiKey, FleetPath, Url
 
 app = typer.Typer(
@@ -127,6 +128,9 @@ def explain(
     from semaforo.cli.explain import run
 
     run(request, url, key)
+
+
+app.command(epilog=EPILOG)(bench)
 
 
 @app.command(epilog="Example: semaforo replay journal.bin")
