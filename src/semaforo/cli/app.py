@@ -22,6 +22,22 @@ app = typer.Typer(
 )
 
 
+@app.command(
+    epilog="Examples: semaforo init models · semaforo init /srv/repository --output /etc/semaforo/fleet.yaml"
+)
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where the models are: a repository, or loose files.")
+    ] = Path("."),
+    output: Annotated[Path, typer.Option(help="The fleet file to write.")] = Path("fleet.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that exists.")] = False,
+) -> None:
+    """Write a commented fleet file for the models found in a folder."""
+    from semaforo.cli.init import run
+
+    run(folder, output, force)
+
+
 @app.command(epilog="Example: semaforo serve fleet.yaml --http-port 8090")
 def serve(
     fleet: FleetPath = Path("fleet.yaml"),
