@@ -15,42 +15,23 @@ import msgspec
 
 from semaforo.entities import Priority
 from semaforo.errors import InvalidRequest, NotFound, SemaforoError, nearest
-
-SERVICE_TIERS = {
-    "auto": Priority.NORMAL,
-    "default": Priority.NORMAL,
-    "priority": Priority.HIGH,
-    "flex": Priority.LOW,
-}
-"""OpenAI's ``service_tier`` as a class of priority; what is `critical` is for the operator to say."""
+from semaforo.wire.openai_fields import InvalidField, integer, named_model, shown, tier, typed
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _FORMATS = ("text", "json_object", "json_schema")
 _ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-class InvalidField(InvalidRequest):
-    """One field of the body is wrong.
-
-    Attributes:
-        param: The field, for example ``messages[2].role``.
-    """
-
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(f"{param}: {message}")
-        self.param = param
-
-
 class UnknownModel(NotFound):
-    """No chat model, alias or task type has the name that was asked for."""
+    """No model, alias or task type that does what was asked for has the name that was given."""
 
     code = "model_not_found"
     param = "model"
 
-    def __init__(self, model: str, names: Iterable[str]) -> None:
+    def __init__(self, model: str, names: Iterable[str], does: str = "can be asked here") -> None:
         known = list(names)
         listed = f" There are {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else ""
-        super().__init__(f"nothing that chats is named '{model}'.{nearest(model, known)}{listed}")
+        super().__init__(f"nothing that {does} is named '{model}'.{nearest(model, known)}{listed}")
 
 
 class ChatCall(msgspec.Struct, frozen=True):
@@ -82,24 +63,22 @@ def parse_chat(body: Any) -> ChatCall:
     """
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object with 'model' and 'messages'")
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise InvalidField("model", "give the name of a model, an alias, a task type or 'auto'")
+    model = named_model(body)
     _messages(body.get("messages"))
-    stream = _typed(body, "stream", bool, "true or false") or False
-    options = _typed(body, "stream_options", dict, "an object")
+    stream = typed(body, "stream", bool, "true or false") or False
+    options = typed(body, "stream_options", dict, "an object")
     if options is not None and not stream:
         raise InvalidField("stream_options", "is allowed only where 'stream' is true")
-    if _integer(body, "n", 1) > 1:
+    if integer(body, "n", 1) > 1:
         raise InvalidField("n", "one request gives one choice; send as many requests as you want choices")
     _choices(body)
     return ChatCall(
         model,
         body,
         stream,
-        bool(options and _typed(options, "include_usage", bool, "true or false", "stream_options.")),
-        _integer(body, "max_completion_tokens", 0) or _integer(body, "max_tokens", 0),
-        _tier(body),
+        bool(options and typed(options, "include_usage", bool, "true or false", "stream_options.")),
+        integer(body, "max_completion_tokens", 0) or integer(body, "max_tokens", 0),
+        tier(body),
     )
 
 
@@ -146,8 +125,8 @@ def _messages(messages: Any) -> None:
         role = message.get("role")
         if role not in _ROLES:
             hint = nearest(role, _ROLES) if isinstance(role, str) else ""
-            raise InvalidField(f"{at}.role", f"{_show(role)} is none of {', '.join(_ROLES)}.{hint}")
-        calls = _typed(message, "tool_calls", list, "a list", f"{at}.")
+            raise InvalidField(f"{at}.role", f"{shown(role)} is none of {', '.join(_ROLES)}.{hint}")
+        calls = typed(message, "tool_calls", list, "a list", f"{at}.")
         _content(message, at, optional=role == "assistant" and bool(calls or message.get("function_call")))
 
 
@@ -161,56 +140,18 @@ def _content(message: Mapping[str, Any], at: str, *, optional: bool) -> None:
                 raise InvalidField(f"{at}.content[{number}]", "a part is an object with a 'type'")
         return
     if content is not None or not (optional or message.get("refusal") or message.get("audio")):
-        raise InvalidField(f"{at}.content", f"must be a text or a list of parts, not {_show(content)}")
+        raise InvalidField(f"{at}.content", f"must be a text or a list of parts, not {shown(content)}")
 
 
 def _choices(body: Mapping[str, Any]) -> None:
     for name in ("tools", "functions", "modalities"):
-        _typed(body, name, list, "a list")
-    form = _typed(body, "response_format", dict, "an object")
+        typed(body, name, list, "a list")
+    form = typed(body, "response_format", dict, "an object")
     if form is None:
         return
     kind = form.get("type")
     if kind not in _FORMATS:
         hint = nearest(kind, _FORMATS) if isinstance(kind, str) else ""
-        raise InvalidField("response_format.type", f"{_show(kind)} is none of {', '.join(_FORMATS)}.{hint}")
+        raise InvalidField("response_format.type", f"{shown(kind)} is none of {', '.join(_FORMATS)}.{hint}")
     if kind == "json_schema":
-        _typed(form, "json_schema", dict, "an object with 'name' and 'schema'", "response_format.", must=True)
-
-
-def _tier(body: Mapping[str, Any]) -> Priority | None:
-    tier = _typed(body, "service_tier", str, "a text")
-    if tier is None or tier == "auto":
-        return None
-    if tier not in SERVICE_TIERS:
-        raise InvalidField(
-            "service_tier", f"'{tier}' is none of {', '.join(SERVICE_TIERS)}.{nearest(tier, SERVICE_TIERS)}"
-        )
-    return SERVICE_TIERS[tier]
-
-
-def _typed(
-    body: Mapping[str, Any], name: str, kind: type, wanted: str, at: str = "", *, must: bool = False
-) -> Any:
-    value = body.get(name)
-    if value is None and not must:
-        return None
-    if not isinstance(value, kind):
-        raise InvalidField(at + name, f"must be {wanted}, not {_show(value)}")
-    return value
-
-
-def _integer(body: Mapping[str, Any], name: str, default: int) -> int:
-    value = body.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidField(name, f"must be a whole number of at least 1, not {_show(value)}")
-    return value
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= 40 else text[:39] + "…"
+        typed(form, "json_schema", dict, "an object with 'name' and 'schema'", "response_format.", must=True)
