@@ -31,6 +31,7 @@ from semaforo.entities import (
     TaskType,
     TensorSpec,
     Variant,
+    devices_of,
 )
 from semaforo.entities.interface import INTERFACES, roles
 from semaforo.errors import ArtefactError
@@ -288,10 +289,10 @@ class _Entry:
     def _cost(self) -> Cost:
         charged = self._variant.cost or self._model.cost
         devices = self._file.settings.devices
-        priced = devices.get(self._device) or devices.get(self._device.partition(":")[0])
-        local = not self._model.url and priced is not None
+        each = [devices.get(name) or devices.get(name.partition(":")[0]) for name in devices_of(self._device)]
+        price = 0.0 if self._model.url else sum(device.price for device in each if device)
         return Cost(
-            second=priced.price if local and priced else 0.0,
+            second=price,
             input_token=charged.input * _PER_MILLION,
             output_token=charged.output * _PER_MILLION,
             request=charged.request,

@@ -66,6 +66,29 @@ def test_every_variant_is_in_the_catalog_with_what_it_costs_and_is_worth(fleet: 
     )
 
 
+def test_a_copy_on_several_devices_costs_them_all(fleet: Path) -> None:
+    one = "device: 'cuda:1'"
+    for several in ("device: ['cuda:0', 'cuda:1']", "device: 'cuda:0, cuda:1'", "device: cuda:0+cuda:1"):
+        fleet.write_text(FLEET.replace(one, several))
+        catalog = blueprint(fleet).catalog
+        assert catalog.templates["net/1/int8"].device == "cuda:0+cuda:1"
+        assert catalog.variants["net/1/int8"].cost.second == pytest.approx(0.002)
+
+
+def test_the_runtime_is_found_from_the_file_or_asked_for(fleet: Path) -> None:
+    net = fleet.parent / "models/net/1"
+    (net / "model.int8.onnx").rename(net / "model.pt2")
+    fleet.write_text(FLEET.replace("model.int8.onnx", "model.pt2"))
+    templates = blueprint(fleet).catalog.templates
+    assert (templates["net/1/fp32"].runtime, templates["net/1/int8"].runtime) == ("onnx", "torch")
+    (net / "model.pt2").rename(net / "model.tflite")
+    fleet.write_text(FLEET.replace("model.int8.onnx", "model.tflite"))
+    with pytest.raises(
+        FleetFileError, match=r"model\.tflite: no built-in runtime reads it.*Name its `runtime`"
+    ):
+        blueprint(fleet)
+
+
 def test_a_template_says_how_to_start_a_replica(fleet: Path) -> None:
     plan = blueprint(fleet)
     templates = plan.catalog.templates

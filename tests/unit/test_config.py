@@ -149,6 +149,10 @@ def test_the_environment_wins_over_a_default_and_becomes_a_number() -> None:
          "with a unit, for example 0.04/h"),
         ("version: 1.10", "device: gpu", "fleet.yaml:19: models.digits-linear.device: no device is named 'gpu'. "
          "List it under `devices`. Did you mean 'cpu'?"),
+        ("version: 1.10", "device: [cuda:0, gpu:1]", "fleet.yaml:19: models.digits-linear.device: no device is "
+         "named 'gpu:1'. List it under `devices`."),
+        ("version: 1.10", "device: cuda:0+cuda:0", "fleet.yaml:19: models.digits-linear.device: 'cuda:0' stands twice"),
+        ("version: 1.10", "device: [cuda:0, '']", "fleet.yaml:19: models.digits-linear.device: "),
         ("version: 1.10", "key: abc",
          "fleet.yaml:19: models.digits-linear.key: means nothing for a model with `source`: leave it out"),
         ("{kind: chat}", "{kind: chat, inputs: {a: int64}}",

@@ -143,3 +143,5 @@ def test_providers_follow_the_device() -> None:
         pick_providers("cude", plain, every)
     with pytest.raises(RuntimeLoadError, match="write the number"):
         pick_providers("cuda:x", plain, every)
+    with pytest.raises(RuntimeLoadError, match="one device, not on cuda:0, cuda:1"):
+        pick_providers("cuda:0+cuda:1", plain, every)

@@ -11,7 +11,7 @@ import pytest
 
 from semaforo.errors import InvalidRequest, ModelFailed, RuntimeLoadError
 from semaforo.runtime.base import AsyncModel, ChatModel, Model
-from semaforo.runtime.python import PythonRuntime
+from semaforo.runtime.python import PythonModel, PythonRuntime
 from semaforo.runtime.python_source import register, unregister
 from semaforo.runtime.python_values import named_outputs
 from semaforo.wire.payload import Chat, ChatChunk
@@ -230,3 +230,22 @@ def test_sys_exit_is_an_error_like_any_other(tmp_path: Path) -> None:
         asyncio.run(talk(load(quits + "steps")))
     with pytest.raises(RuntimeError, match=r"called sys\.exit\(\)"):
         asyncio.run(talk(load(quits + "reply")))
+
+
+def test_a_class_is_spread_over_devices_where_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / "spread.py").write_text(
+        "class Spread:\n"
+        "    def load(self, devices): self.devices = devices\n"
+        "    def __call__(self, x): return [' '.join(self.devices)] * len(x)\n"
+        "class Alone:\n"
+        "    def load(self, device): pass\n"
+        "    def __call__(self, x): return x\n"
+        "def plain(x): return x\n"
+    )
+    runtime = PythonRuntime()
+    model = runtime.load(f"{tmp_path / 'spread.py'}:Spread", {}, "cuda:0+cuda:1")
+    assert isinstance(model, PythonModel)
+    assert model.run({"x": np.array([1])}, {})["output"].tolist() == ["cuda:0 cuda:1"]
+    for name in ("Alone", "plain"):
+        with pytest.raises(RuntimeLoadError, match=r"has no load\(devices\).*cuda:0, cuda:1"):
+            runtime.load(f"{tmp_path / 'spread.py'}:{name}", {}, "cuda:0+cuda:1")

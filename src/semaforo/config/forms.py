@@ -116,6 +116,14 @@ def _text(node: Node) -> str:
     return node.text
 
 
+def _devices(node: Node) -> str:
+    nodes = node.value if isinstance(node.value, list) else [node]
+    names = [name.strip() for item in nodes for name in re.split(r"[+,]", _text(item))]
+    if not names or not all(names):
+        raise InvalidRequest(f"{node.what} is not a device: write cuda:0, or several as [cuda:0, cuda:1]")
+    return "+".join(names)
+
+
 def _secret(node: Node) -> str:
     if isinstance(node.value, dict | list) or not node.text.strip():
         raise InvalidRequest("it is empty")
@@ -178,6 +186,7 @@ PORT = Form("port", "8080", _number(0, 65535, whole=True))
 TENSOR = Form("type[shape of one row]", "fp32[64]", _tensor)
 REPLICAS = Form("number, or least..most", "1..4", _range)
 TEXT = Form("text", "text", _text)
+DEVICES = Form("device, or a list of devices", "cuda:0", _devices)
 SECRET = Form("text", "${KEY}", _secret)
 URL = Form("url", "http://127.0.0.1:11434/v1", _url)
 IMPORT = Form("module:function", "models.rules:classify", _import)

@@ -1,7 +1,7 @@
 """Frozen values that every room shares: requests, contracts, variants, profiles, replicas, tensors, units."""
 
 from semaforo.entities.contract import Contract, Preference, Priority, Privacy
-from semaforo.entities.replica import ReplicaSpec, ReplicaState, ReplicaView
+from semaforo.entities.replica import ReplicaSpec, ReplicaState, ReplicaView, devices_of
 from semaforo.entities.request import Ref, Request
 from semaforo.entities.step import RemainingPath, Step
 from semaforo.entities.task import TaskType
@@ -29,4 +29,5 @@ __all__ = [
     "TaskType",
     "TensorSpec",
     "Variant",
+    "devices_of",
 ]

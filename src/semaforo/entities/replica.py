@@ -31,6 +31,7 @@ class ReplicaView(msgspec.Struct, frozen=True, omit_defaults=True):
             blocks the event loop, so all inline replicas are on the device ``loop``).
         max_rows: Most rows in one batch on this replica; 0 = as the variant says.
         shared: Other gateways use it too, so its dated reports count beside this gateway's own work.
+        ahead: Its worker takes one more batch while one runs, and begins it without a hand-over between.
     """
 
     id: str
@@ -40,6 +41,7 @@ class ReplicaView(msgspec.Struct, frozen=True, omit_defaults=True):
     exclusive: bool = False
     shared: bool = False
     max_rows: int = 0
+    ahead: bool = False
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,7 +53,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         runtime: Name of the runtime, for example ``onnx``.
         source: File, folder, import string or url.
         isolation: ``auto`` lets the driver choose by the measured profile.
-        device: Device to load it on, for example ``cpu`` or ``cuda:0``.
+        device: Device to load it on, for example ``cpu`` or ``cuda:0``; a group as ``cuda:0+cuda:1``.
         options: Options for the runtime (threads, providers, url, key …), checked by the runtime.
         adapter: Declared bridge between task and model, as plain data, or None.
         max_rows: Most rows in one batch, for the load-time profile.
@@ -75,3 +77,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     task: str = ""
     inputs: tuple[dict[str, Any], ...] = ()
     outputs: tuple[dict[str, Any], ...] = ()
+
+
+def devices_of(device: str) -> tuple[str, ...]:
+    """Return the devices of a group written as ``cuda:0+cuda:1``; one device is a group of its own."""
+    return tuple(device.split("+"))

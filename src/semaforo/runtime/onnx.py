@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from semaforo.entities import Signature, TensorSpec
+from semaforo.entities import Signature, TensorSpec, devices_of
 from semaforo.errors import InvalidRequest, RuntimeLoadError, nearest
 from semaforo.runtime.options import read_options
 from semaforo.wire.payload import Array
@@ -209,6 +209,12 @@ def pick_providers(
     Raises:
         RuntimeLoadError: This onnxruntime has no provider for the device, or not the one named.
     """
+    group = devices_of(device)
+    if len(group) > 1:
+        raise RuntimeLoadError(
+            f"device: onnxruntime runs a model on one device, not on {', '.join(group)}: name one, and ask for as "
+            "many replicas as there are devices"
+        )
     kind, _, number = device.partition(":")
     if kind not in _BY_DEVICE:
         raise RuntimeLoadError(f"device '{device}': unknown kind.{nearest(kind, _BY_DEVICE)} "

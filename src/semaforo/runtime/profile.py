@@ -175,7 +175,7 @@ def _block(
 def _seconds(ran: tuple[list[Outcome], float]) -> float | None:
     outcomes, seconds = ran
     for outcome in outcomes:
-        if isinstance(outcome, OutputMismatch):
+        if isinstance(outcome, OutputMismatch | RuntimeLoadError):
             raise RuntimeLoadError(f"warming up: {outcome.message}") from outcome
         if isinstance(outcome, SemaforoError):
             return None

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from semaforo.entities import Signature, TensorSpec
+from semaforo.entities import Signature, TensorSpec, devices_of
 from semaforo.errors import InvalidRequest, RuntimeLoadError
 from semaforo.runtime.base import Loaded
 from semaforo.runtime.options import read_options
@@ -234,7 +234,7 @@ class PythonRuntime:
         Args:
             source: ``package.module:object``, ``file.py:object``, or a registered callable.
             options: Fields of `PythonOptions`.
-            device: Given to ``load(device=…)`` where that takes it.
+            device: Given to ``load(device=…)`` where that takes it; a group as a list to ``load(devices=…)``.
 
         Raises:
             RuntimeLoadError: It cannot be found, made or matched.
@@ -249,8 +249,9 @@ class PythonRuntime:
             raise RuntimeLoadError(f"'{source}' is a {type(target).__name__}, which cannot be called")
         load = getattr(target, "load", None)
         if callable(load):
-            takes_device = "device" in inspect.signature(load).parameters
-            _guarded(source, load, **({"device": device} if takes_device else {}))
+            _guarded(source, load, **_places(source, load, device))
+        else:
+            _places(source, None, device)
         call = target if inspect.isroutine(target) or isinstance(target, partial) else target.__call__
         names = _signature(call, source).parameters
         if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call) or "messages" in names:
@@ -282,6 +283,19 @@ def _stay(call: Callable[..., Any], *values: Any, **arguments: Any) -> Any:
         return call(*values, **arguments)
     except SystemExit as error:
         raise exited(error) from error
+
+
+def _places(source: str, load: Callable[..., Any] | None, device: str) -> dict[str, Any]:
+    takes = inspect.signature(load).parameters if load is not None else {}
+    group = devices_of(device)
+    if "devices" in takes:
+        return {"devices": list(group)}
+    if len(group) > 1:
+        raise RuntimeLoadError(
+            f"device: '{source}' has no load(devices), so it cannot be spread over {', '.join(group)}: "
+            "let its class have one, or name one device"
+        )
+    return {"device": device} if "device" in takes else {}
 
 
 def _guarded(source: str, call: Callable[..., Any], **arguments: Any) -> Any:

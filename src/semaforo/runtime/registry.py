@@ -14,8 +14,15 @@ BUILT_IN = {
     "onnx": "semaforo.runtime.onnx:OnnxRuntime",
     "python": "semaforo.runtime.python:PythonRuntime",
     "openai": "semaforo.runtime.openai:OpenAIRuntime",
+    "torch": "semaforo.runtime.torch:TorchRuntime",
+    "sklearn": "semaforo.runtime.sklearn:SklearnRuntime",
+    "lightgbm": "semaforo.runtime.lightgbm:LightgbmRuntime",
+    "xgboost": "semaforo.runtime.xgboost:XgboostRuntime",
 }
 """What the package's own metadata declares, for a source tree that was never installed."""
+
+EXTRAS = {"torch": "torch", "sklearn": "sklearn", "lightgbm": "trees", "xgboost": "trees"}
+"""Runtime → the extra that brings its libraries."""
 
 
 def runtimes() -> dict[str, EntryPoint]:
@@ -43,6 +50,7 @@ def runtime(name: str) -> Runtime:
     except (ImportError, AttributeError) as error:
         raise RuntimeLoadError(
             f"the runtime '{name}' ({point.value}) cannot be imported here: {error}"
+            + (f"; pip install 'semaforo[{EXTRAS[name]}]'" if name in EXTRAS else "")
         ) from error
     loaded: Runtime = cls()
     return loaded
