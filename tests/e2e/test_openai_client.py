@@ -269,7 +269,7 @@ def test_what_is_no_json_and_what_is_no_route(served: Served) -> None:
     broken = httpx.post(f"{served.url}/v1/chat/completions", content=b"{")
     assert broken.status_code == 400
     assert "not valid JSON" in broken.json()["error"]["message"]
-    missing = httpx.post(f"{served.url}/v1/embeddings", content=b"{}")
+    missing = httpx.post(f"{served.url}/v1/assistants", content=b"{}")
     assert missing.status_code == 404
     assert missing.json()["error"]["type"] == "invalid_request_error"
     wrong = httpx.get(f"{served.url}/v1/chat/completions")

@@ -43,6 +43,20 @@ class Stream:
         if not self._chunks and self.answer is not None and not self.answer.ok:
             raise self.answer.error()
 
+    async def ready(self, seconds: float | None) -> bool:
+        """Wait until there is something to read or the end, for so long at most; tell whether there is."""
+        if self._chunks or self.answer is not None:
+            return True
+        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._changed.set)
+        self._changed.clear()
+        try:
+            # Giving up this wait is no reason to stop the work, as giving up on a chunk is.
+            await self._changed.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return bool(self._chunks) or self.answer is not None
+
     def __aiter__(self) -> AsyncIterator[ChatChunk]:
         return self
 

@@ -50,10 +50,12 @@ def moderations_object(result: Tensors, parts: Roles, request_id: str, model: st
         )
     # As Python prints the number that the model meant, not the double nearest to its fp32.
     shown = [[float(f"{score:.7g}") for score in row] for row in scores.tolist()]
-    categories = (
-        result.arrays["categories"].astype(bool) if "categories" in parts.extras else scores >= FLAGGED_FROM
+    said = result.arrays
+    verdicts = said["categories"].astype(bool) if "categories" in parts.extras else scores >= FLAGGED_FROM
+    categories = np.asarray(verdicts)
+    flagged = np.asarray(
+        said["flagged"].astype(bool) if "flagged" in parts.extras else categories.any(axis=1)
     )
-    flagged = result.arrays["flagged"].astype(bool) if "flagged" in parts.extras else categories.any(axis=1)
     return {
         "id": f"modr-{request_id}",
         "model": model,
