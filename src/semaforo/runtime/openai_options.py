@@ -87,16 +87,25 @@ def parse_options(source: str, options: Mapping[str, Any]) -> Options:
     parsed = read_options("openai", given, Options)
     if parsed.completions and parsed.interface:
         raise RuntimeLoadError(f"options.completions: means nothing for an {parsed.interface}: leave it out")
-    _check_url(parsed.url)
+    check_address(parsed.url, parsed.key, parsed.headers)
+    return parsed
+
+
+def check_address(url: str, key: str, headers: Mapping[str, str]) -> None:
+    """Check what every request to a url will carry.
+
+    Raises:
+        RuntimeLoadError: Which option is wrong, and how.
+    """
+    _check_url(url)
     # Checked here, because the HTTP library quotes a bad value, and so the key, in its own error.
-    if parsed.key and not _HEADER_VALUE.fullmatch(parsed.key):
+    if key and not _HEADER_VALUE.fullmatch(key):
         raise RuntimeLoadError(f"options.key: {_VALUE_RULE}")
-    for name, value in parsed.headers.items():
+    for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise RuntimeLoadError(f"options.headers: '{name}' is no name of a header")
         if not _HEADER_VALUE.fullmatch(value):
             raise RuntimeLoadError(f"options.headers.{name}: {_VALUE_RULE}")
-    return parsed
 
 
 def check_upstream(options: Options) -> None:
