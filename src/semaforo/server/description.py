@@ -54,7 +54,7 @@ class Description:
             NotFound: No such target or version.
         """
         task, variants = self._find(target, version)
-        inputs, outputs = _signature(task)
+        inputs, outputs = signature(task)
         versions = [version]
         if not version:
             models = {variant.model for variant in variants}
@@ -75,7 +75,7 @@ class Description:
             NotFound: No such target or version.
         """
         task, variants = self._find(target, version)
-        inputs, outputs = _signature(task)
+        inputs, outputs = signature(task)
         counts = {v.id: 0 for v in variants}
         for replica in self._engine.replicas():
             if replica.variant in counts and replica.state == ReplicaState.READY:
@@ -97,6 +97,7 @@ class Description:
                 for v in variants
             ],
             "dynamic_batching": {},
+            "model_transaction_policy": {"decoupled": task.kind == "chat"},
         }
 
     def statistics(self, target: str = "", version: str = "") -> list[dict[str, Any]]:
@@ -168,7 +169,8 @@ def _version() -> str:
         return "0"
 
 
-def _signature(task: TaskType) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def signature(task: TaskType) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return what a task takes and gives; a chat, as texts."""
     if task.kind == "chat":
         return (_TEXT_IN,), (_TEXT_OUT,)
     return task.inputs, task.outputs

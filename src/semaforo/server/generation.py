@@ -13,11 +13,11 @@ import msgspec
 
 from semaforo.entities import Ref, Request, TaskType
 from semaforo.errors import InvalidRequest, SemaforoError
-from semaforo.features import chat_affinity, chat_needs, chat_tokens
 from semaforo.live.answer import Answer
 from semaforo.live.stream import Stream
 from semaforo.server.http import SSE, HttpRequest, HttpResponse, Response, StreamResponse, json_response
 from semaforo.server.inference import Inference
+from semaforo.server.prompt import chat_of, text_of
 from semaforo.wire.generate import one_row, plain
 from semaforo.wire.payload import Chat, Tensors
 from semaforo.wire.sse import encode
@@ -42,7 +42,7 @@ class Generation:
         work, chat = self._chat(request, fields, parameters)
         stream = self._engine.stream(work, chat)
         request.when_gone(stream.close)
-        parts = [_text(chunk.delta) async for chunk in stream]
+        parts = [text_of(chunk.delta) async for chunk in stream]
         answer = _ended(stream)
         value = _named(fields, answer) | {"text_output": "".join(parts)}
         return json_response(value, headers=self._inference.served.of(answer, request.id))
@@ -109,26 +109,8 @@ class Generation:
             raise InvalidRequest("text_input is missing: give the prompt as a text")
         asked = self._inference.ask(request, parameters)
         rest = {name: value for name, value in fields.items() if name not in ("text_input", "id", "stream")}
-        body = rest | asked.parameters
-        body.pop("stream", None)
-        body |= {"model": request.params["model"], "messages": [{"role": "user", "content": text}]}
-        limit = body.get("max_tokens", 0)
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-            raise InvalidRequest("max_tokens is a whole number, 1 or more")
-        work = Request(
-            request.id,
-            request.params["model"],
-            request.params.get("version", ""),
-            contract=asked.contract,
-            ref=Ref(1, len(text)),
-            stream=True,
-            needs=chat_needs(body),
-            prompt_tokens=chat_tokens(body),
-            max_tokens=limit,
-            affinity=asked.session or chat_affinity(body, asked.contract.tenant),
-            traceparent=asked.traceparent,
-        )
-        return work, Chat(body)
+        params = request.params
+        return chat_of(request.id, params["model"], params.get("version", ""), text, rest, asked)
 
 
 def _ended(stream: Stream) -> Answer:
@@ -140,7 +122,7 @@ def _ended(stream: Stream) -> Answer:
 async def _events(stream: Stream, fields: dict[str, Any]) -> AsyncIterator[bytes]:
     try:
         async for chunk in stream:
-            text = _text(chunk.delta)
+            text = text_of(chunk.delta)
             if text:
                 yield encode(msgspec.json.encode({"text_output": text}))
         yield encode(msgspec.json.encode(_named(fields, _ended(stream)) | {"text_output": ""}))
@@ -153,11 +135,6 @@ async def _events(stream: Stream, fields: dict[str, Any]) -> AsyncIterator[bytes
 def _named(fields: dict[str, Any], answer: Answer) -> dict[str, Any]:
     named = {"model_name": answer.model, "model_version": answer.version}
     return {"id": fields["id"], **named} if isinstance(fields.get("id"), str) else named
-
-
-def _text(delta: dict[str, Any]) -> str:
-    content = delta.get("content")
-    return content if isinstance(content, str) else ""
 
 
 def _no_input(task: TaskType, name: str) -> bool:

@@ -15,12 +15,21 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from semaforo.errors import Conflict
-from semaforo.server.http import HttpRequest, HttpResponse
+from semaforo.server.http import HttpResponse
 
 REPLAYED = (b"idempotent-replayed", b"true")
 """Header of an answer that was made for an earlier request."""
+
+
+class Asker(Protocol):
+    """What `KeptAnswers` needs of whoever asks."""
+
+    def when_gone(self, callback: Callable[[], object]) -> None:
+        """Call back once its client has gone away."""
+        ...
 
 
 class _Entry:
@@ -49,7 +58,7 @@ class KeptAnswers:
 
     async def run(
         self,
-        request: HttpRequest,
+        request: Asker,
         key: tuple[str, str],
         digest: bytes,
         compute: Callable[[], Awaitable[HttpResponse]],
