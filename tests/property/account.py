@@ -9,13 +9,10 @@ from semaforo.catalog.state import Catalog
 from semaforo.entities import ReplicaView, Request, StreamProfile, TaskType, Variant
 from semaforo.entities.tensor import parse_shape_key
 
-MAX_WAIT_S = 60.0
-MAX_TRIES = 3
-
-
 EPS = 1e-9
 MAX_WAIT_S = 60.0
 MAX_TRIES = 3
+AHEAD_MOST_S = 0.005
 
 
 class Violation(AssertionError):

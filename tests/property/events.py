@@ -150,7 +150,8 @@ def random_replica(rng: Random, catalog: Catalog, name: str, chosen: str = "") -
     measured = None
     if isinstance(profile, BatchProfile) and rng.random() < 0.2:
         measured = BatchProfile(rng.choice((0.001, 0.02)), rng.choice((0.0, 0.002)))
-    view = ReplicaView(name, chosen, device, slots, exclusive, shared=rng.random() < 0.2)
+    shared, ahead = rng.random() < 0.2, not exclusive and rng.random() < 0.5
+    view = ReplicaView(name, chosen, device, slots, exclusive, shared=shared, ahead=ahead)
     return ReplicaReady(view, measured)
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from math import inf
 
-from property.account import EPS, MAX_TRIES, MAX_WAIT_S, Asked, Standing, Work, expect, why_not
+from property.account import AHEAD_MOST_S, EPS, MAX_TRIES, MAX_WAIT_S, Asked, Standing, Work, expect, why_not
 from property.between import check_between
 from semaforo.catalog.state import Catalog
 from semaforo.core.effects import (
@@ -246,6 +246,9 @@ class Model:
         work = self.work.pop(number)
         standing = self.replicas[work.replica]
         standing.live.discard(number)
+        for behind in standing.live:
+            if standing.view.ahead and behind > number:
+                self.work[behind].started = now
         if isinstance(event, Busy):
             self._away(work.replica, now + (event.retry_after_s or BUSY_PAUSE_S))
         elif (
@@ -296,11 +299,15 @@ class Model:
             "away",
             f"{effect} on a replica that is away until {standing.away_until}",
         )
-        expect(
-            len(standing.live) < view.slots,
-            "slots",
-            f"{effect} on a replica whose {view.slots} slots are full",
-        )
+        start = now
+        if view.ahead and view.slots == 1 and len(standing.live) == 1:
+            start = self._follows(effect, standing, now)
+        else:
+            expect(
+                len(standing.live) < view.slots,
+                "slots",
+                f"{effect} on a replica whose {view.slots} slots are full",
+            )
         if view.exclusive:
             others = [s for s in self.replicas.values() if s.view.exclusive and s.view.device == view.device]
             expect(
@@ -332,14 +339,25 @@ class Model:
         expect(deadline == told, "deadline", f"{effect} has the deadline {deadline}")
         expect(now <= deadline, "deadline", f"{effect} begins after a member's deadline")
         if self.exact and not isinstance(variant.profile, StreamProfile):
-            end = now + self.seconds(variant, rows)
+            end = start + self.seconds(variant, rows)
             expect(end <= deadline + 1e-6, "deadline", f"{effect} would end at {end}")
         for one in asked:
             one.live.add(number)
             one.runs += 1
             one.scoring = False
         standing.live.add(number)
-        self.work[number] = Work(name, view.variant, effect.members, rows, now)
+        self.work[number] = Work(name, view.variant, effect.members, rows, start)
+
+    def _follows(self, effect: Run, standing: Standing, now: float) -> float:
+        """Check a batch that is handed over while another runs; return when it begins."""
+        running = self.work[next(iter(standing.live))]
+        variant = self.catalog.variants[standing.view.variant]
+        ahead_s = self.seconds(variant, effect.rows)
+        if self.exact:
+            expect(
+                ahead_s <= AHEAD_MOST_S + 1e-6, "ahead", f"{effect} takes {ahead_s} s and cannot be overtaken"
+            )
+        return max(now, running.started + self.seconds(variant, running.rows))
 
     def _member(self, one: Asked, effect: Run, variant: Variant, standing: Standing, now: float) -> None:
         rid, request = one.request.id, one.request

@@ -120,7 +120,10 @@ class Order:
 
     def _in_time(self, effect: Run, other: Asked, now: float) -> bool:
         variant = self.model.catalog.variants[self.model.work[effect.batch].variant]
-        return other.deadline == inf or now + self.model.seconds(variant, effect.rows) < other.deadline - 1e-6
+        start = max(now, self.model.work[effect.batch].started)
+        return (
+            other.deadline == inf or start + self.model.seconds(variant, effect.rows) < other.deadline - 1e-6
+        )
 
     def _fits(self, effect: Run, other: Asked) -> bool:
         """Tell whether a request that waits could have been in this batch, or in its place."""
@@ -152,7 +155,8 @@ class Order:
                     continue
                 if other.failed_on or other.alone or one.deadline == inf != (other.deadline == inf):
                     continue
-                if now + self.model.seconds(variant, effect.rows) > other.deadline - 1e-6:
+                start = max(now, self.model.work[effect.batch].started)
+                if start + self.model.seconds(variant, effect.rows) > other.deadline - 1e-6:
                     continue
                 expect(
                     False, "earliest", f"{effect}: {one.request.id} goes before {rid}, which is due before it"

@@ -72,8 +72,8 @@ RUNS: dict[Callable[[int], None], range] = {bad_day: range(60), backlog: range(3
 def slot_leaked(patch: Patch) -> None:
     end = Supply.end
 
-    def bug(self: Supply, number: int) -> Any:
-        batch, replica = end(self, number)
+    def bug(self: Supply, number: int, now: float) -> Any:
+        batch, replica = end(self, number, now)
         if replica is not None and number % 5 == 0:
             replica.in_flight += 1
         return batch, replica
@@ -88,6 +88,10 @@ def priority_inverted(patch: Patch) -> None:
 
 def deadline_ignored(patch: Patch) -> None:
     patch.setattr(Dispatcher, "_deadline", lambda self, job, now, out: None)
+
+
+def handed_over_without_bound(patch: Patch) -> None:
+    patch.setattr(placing, "rows_ahead", lambda fit, waiting, most: most)
 
 
 def draining_takes_work(patch: Patch) -> None:
@@ -359,6 +363,7 @@ BUGS: list[tuple[Callable[[Patch], None], Callable[[int], None], str]] = [
     (dropped_too_early, tight, "expired"),
     (batch_makes_a_member_late, tight, "deadline"),
     (timer_lost, bad_day, "wake"),
+    (handed_over_without_bound, tight, "ahead"),
     (failed_member_given_as_done, bad_day, "done"),
 ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fleets import Rig, ends, fleet, runs, variant
 from semaforo.core.effects import Drained, Ejected, Restored
-from semaforo.core.events import Busy, DrainReplica, FleetChanged, Limits, ReplicaGone, Report
+from semaforo.core.events import BatchDone, Busy, DrainReplica, FleetChanged, Limits, ReplicaGone, Report
 from semaforo.entities import BatchProfile, Preference, TaskType
 from semaforo.policy import breaker
 
@@ -289,3 +291,44 @@ def test_when_the_other_replica_is_left_alone_a_retry_goes_back_to_the_idle_one(
     assert not rig.model.asked["x"].live
     rig.tell(Limits(other, retry_after_s=50.0))
     assert rig.runs_on("x") == failed_on
+
+
+def test_a_worker_gets_one_batch_ahead_where_the_hand_over_would_cost() -> None:
+    rig = Rig(fleet(variant("m", base=0.0001, row=0.001, max_rows=4)))
+    rig.ready("a", "m/1/v", ahead=True)
+    assert runs(rig.ask("first")) == [("a", ("first",))]
+    for number in range(10):
+        assert runs(rig.ask(f"q{number}")) == []
+    (first,) = rig.model.work
+    # A batch now, and one that follows it without a hand-over; never a third.
+    begun = runs(rig.tell(BatchDone(first, 0.0011), 0.0011))
+    assert begun == [("a", ("q0", "q1", "q2", "q3")), ("a", ("q4", "q5", "q6", "q7"))]
+    running, ahead = sorted(rig.model.work)
+    assert rig.dispatcher.state.batches[ahead].started == pytest.approx(rig.now + 0.0041, rel=0.05)
+    rig.tell(BatchDone(running, 0.002), 0.002)
+    assert rig.dispatcher.state.batches[ahead].started == rig.now
+
+
+def test_the_last_batch_of_a_worker_that_dies_and_the_one_behind_it_are_both_run_again() -> None:
+    rig = Rig(fleet(variant("m", base=0.0001, row=0.001, max_rows=4)))
+    rig.ready("a", "m/1/v", ahead=True)
+    for number in range(7):
+        rig.ask(f"q{number}")
+    (first,) = rig.model.work
+    rig.tell(BatchDone(first, 0.001), 0.001)
+    assert len(rig.model.work) == 2
+    rig.tell(ReplicaGone("a", "crash"))
+    assert not rig.model.work
+    rig.ready("b", "m/1/v")
+    while rig.model.work:
+        rig.tell(BatchDone(min(rig.model.work), 0.002), 0.002)
+    assert rig.model.outcomes["done"] == 7
+
+
+def test_work_of_many_milliseconds_is_not_bound_ahead() -> None:
+    rig = Rig(fleet(variant("m", base=0.0001, row=0.02, max_rows=4)))
+    rig.ready("a", "m/1/v", ahead=True)
+    for number in range(7):
+        rig.ask(f"q{number}")
+    (first,) = rig.model.work
+    assert len(runs(rig.tell(BatchDone(first, 0.02), 0.02))) == 1

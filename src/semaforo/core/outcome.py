@@ -45,7 +45,7 @@ class Outcomes:
         Answers take a driver time (encoding, writing), and a device should not wait for that.
         """
         number = event.batch
-        batch, replica = self._supply.end(number)
+        batch, replica = self._supply.end(number, now)
         if batch is None:
             return
         state = self.state
@@ -186,7 +186,7 @@ class Outcomes:
     def failed(self, event: BatchFailed, now: float, out: list[DispatcherEffect]) -> None:
         """Retry or fail the members of a batch that ended badly."""
         number = event.batch
-        batch, replica = self._supply.end(number)
+        batch, replica = self._supply.end(number, now)
         if batch is None:
             return
         if replica is not None:
@@ -252,7 +252,7 @@ class Outcomes:
     def busy(self, event: Busy, now: float, out: list[DispatcherEffect]) -> None:
         """Place the members of a batch anew that a worker refused because it is full."""
         number = event.batch
-        batch, replica = self._supply.end(number)
+        batch, replica = self._supply.end(number, now)
         if batch is None:
             return
         if replica is not None:

@@ -20,7 +20,7 @@ from semaforo.core.state import Batch, Job, Phase, ReplicaBook, State, Timer, Va
 from semaforo.core.supply import Supply
 from semaforo.entities import StreamProfile
 from semaforo.policy import route
-from semaforo.policy.batch import worthwhile_rows
+from semaforo.policy.batch import rows_ahead, worthwhile_rows
 
 _INFINITE = float("inf")
 
@@ -115,11 +115,19 @@ class Placer:
             return
         variant_id = replica.variant
         book = state.variants[variant_id]
-        while book.lanes and self._may_take(replica):
+        while book.lanes:
+            start, most = now, replica.max_rows or state.catalog.variants[variant_id].max_rows
+            free = self._may_take(replica)
+            if not free:
+                most = self._rows_ahead(replica, book, most)
+                if most < 1:
+                    return
+                running = state.batches[replica.batch]
+                start = max(now, running.started + running.expected_s)
             if book.stream_s:
                 picked = self._gather_stream(replica_id, replica, variant_id, book, now, out)
             else:
-                picked = self._gather_batch(replica_id, replica, variant_id, book, now, out)
+                picked = self._gather_batch(replica_id, replica, variant_id, book, now, start, most, out)
             if not picked:
                 return
             rows = 0
@@ -134,7 +142,7 @@ class Placer:
                 expected = self._stream_s(book, profile, picked[0]) * replica.speed
             else:
                 expected = (book.fit.base + book.fit.row * rows) * replica.speed
-            self._run(tuple(picked), rows, replica_id, variant_id, expected, now, out)
+            self._run(tuple(picked), rows, replica_id, variant_id, expected, now, out, start, ahead=not free)
 
     def fill_device(self, replica_id: str, now: float, out: list[DispatcherEffect]) -> None:
         """Give work to a replica that came free; on a shared device the others get their turn first."""
@@ -172,14 +180,28 @@ class Placer:
             and not (replica.exclusive and replica.device in self.state.turns)
         )
 
+    def _rows_ahead(self, replica: ReplicaBook, book: VariantBook, max_rows: int) -> int:
+        """Return the most rows to hand over to a replica that runs a batch; 0 = none."""
+        if (
+            not replica.ahead
+            or book.stream_s
+            or replica.next_batch
+            or replica.in_flight != 1
+            or replica.slots != 1
+            or replica.draining
+            or replica.away_until
+            or replica.ramp
+        ):
+            return 0
+        return rows_ahead(book.fit, sum(self.state.queues[book.task].rows), max_rows)
+
     def _gather_batch(
         self, replica_id: str, replica: ReplicaBook, variant_id: str, book: VariantBook, now: float,
-        out: list[DispatcherEffect],
+        start: float, most: int, out: list[DispatcherEffect],
     ) -> list[Job]:  # fmt: skip
         state = self.state
-        variant = state.catalog.variants[variant_id]
         fit, speed = book.fit, replica.speed
-        limit = replica.ramp or worthwhile_rows(fit, replica.max_rows or variant.max_rows)
+        limit = replica.ramp or worthwhile_rows(fit, most)
         picked: list[Job] = []
         passed: set[str] = set()
         rows, shape, tightest = 0, "", _INFINITE
@@ -202,7 +224,7 @@ class Placer:
                 elif not self._eligible(job, lane.reserve, replica_id, variant_id, book, now):
                     passed.add(rid)
                     continue
-                end = now + speed * (fit.base + fit.row * (rows + job.rows)) + fit.spread
+                end = start + speed * (fit.base + fit.row * (rows + job.rows)) + fit.spread
                 if end > job.deadline or end > tightest:
                     passed.add(rid)
                     if now + self.fastest_s(job) > job.deadline:
@@ -299,9 +321,11 @@ class Placer:
 
     def _run(
         self, picked: tuple[Job, ...], rows: int, replica_id: str, variant_id: str, expected: float, now: float,
-        out: list[DispatcherEffect],
+        out: list[DispatcherEffect], start: float = 0.0, *, ahead: bool = False,
     ) -> None:  # fmt: skip
-        number = self._begin(picked, rows, replica_id, variant_id, expected, now, hedge=False)
+        number = self._begin(
+            picked, rows, replica_id, variant_id, expected, start or now, hedge=False, ahead=ahead
+        )
         deadline = _INFINITE
         for job in picked:
             job.phase = Phase.RUNNING
@@ -317,18 +341,21 @@ class Placer:
         if len(picked) == 1 and picked[0].request.idempotent:
             factor = self.state.catalog.tasks[picked[0].task].hedge
             if factor > 0.0:
-                self._ledger.set_timer(now + factor * expected, Timer.HEDGE, str(number))
+                delay = max(0.0, start - now) + factor * expected
+                self._ledger.set_timer(now + delay, Timer.HEDGE, str(number))
 
     def _begin(
-        self, picked: tuple[Job, ...], rows: int, replica_id: str, variant_id: str, expected: float, now: float,
-        *, hedge: bool,
+        self, picked: tuple[Job, ...], rows: int, replica_id: str, variant_id: str, expected: float, start: float,
+        *, hedge: bool, ahead: bool = False,
     ) -> int:  # fmt: skip
         number = self.state.next_seq()
         members = tuple(j.request.id for j in picked)
         tokens = picked[0].tokens
-        self._supply.begin(
-            number, Batch(replica_id, variant_id, members, rows, now, expected, tokens, 0.0, hedge)
-        )
+        batch = Batch(replica_id, variant_id, members, rows, start, expected, tokens, 0.0, hedge)
+        if ahead:
+            self._supply.follow(number, batch)
+        else:
+            self._supply.begin(number, batch)
         return number
 
 

@@ -170,7 +170,7 @@ class ReplicaBook(msgspec.Struct):
     """What is known of one replica.
 
     Attributes:
-        variant, device, slots, exclusive, shared, max_rows: As in `ReplicaView`.
+        variant, device, slots, exclusive, shared, max_rows, ahead: As in `ReplicaView`.
         index: Version of its entry in the idle index; an entry with another version is void.
         in_flight, rows, tokens: Batches, rows and predicted tokens it runs.
         speed: Decayed ratio of observed to predicted time; 1 = as predicted.
@@ -181,6 +181,8 @@ class ReplicaBook(msgspec.Struct):
         draining: Gets no new work.
         ramp: Most rows while it returns from an ejection; 0 = no limit.
         free_at, reported_at: What its worker last said, absolute seconds.
+        batch: The batch it runs, where it runs one at a time.
+        next_batch: The batch that was handed over while that one runs; 0 = none.
     """
 
     variant: str
@@ -203,10 +205,17 @@ class ReplicaBook(msgspec.Struct):
     ramp: int = 0
     free_at: float = 0.0
     reported_at: float = 0.0
+    ahead: bool = False
+    batch: int = 0
+    next_batch: int = 0
 
 
 class Batch(msgspec.Struct):
-    """Work that runs on a replica."""
+    """Work that runs on a replica.
+
+    `started` is a prediction for a batch that was handed over ahead, until the one before it ends; `followed`
+    tells that such a batch waits behind this one.
+    """
 
     replica: str
     variant: str
@@ -218,6 +227,7 @@ class Batch(msgspec.Struct):
     first_at: float = 0.0
     hedge: bool = False
     cancelled: bool = False
+    followed: bool = False
 
 
 class State(msgspec.Struct):

@@ -48,7 +48,13 @@ class Supply:
         if isinstance(profile, BatchProfile) and not book.ready:
             book.fit = fit_from(profile)
         replica = ReplicaBook(
-            view.variant, view.device, view.slots, view.exclusive, view.shared, view.max_rows
+            view.variant,
+            view.device,
+            view.slots,
+            view.exclusive,
+            view.shared,
+            view.max_rows,
+            ahead=view.ahead,
         )
         state.replicas[view.id] = replica
         if view.exclusive:
@@ -220,6 +226,7 @@ class Supply:
         replica.in_flight += 1
         replica.rows += batch.rows
         replica.tokens += batch.tokens
+        replica.batch = number
         state.batches[number] = batch
         book = state.variants[batch.variant]
         heappush(book.busy, (batch.started + batch.expected_s, number))
@@ -231,7 +238,15 @@ class Supply:
         replica.index = -1
         self.offer(batch.replica, replica)
 
-    def end(self, number: int) -> tuple[Batch | None, ReplicaBook | None]:
+    def follow(self, number: int, batch: Batch) -> None:
+        """Account a batch that is handed over while another runs on its replica."""
+        replica = self.state.replicas[batch.replica]
+        running = replica.batch
+        self.state.batches[running].followed = True
+        self.begin(number, batch)
+        replica.batch, replica.next_batch = running, number
+
+    def end(self, number: int, now: float) -> tuple[Batch | None, ReplicaBook | None]:
         """Account a batch that has ended; (None, None) when it is not known (any more)."""
         state = self.state
         batch = state.batches.pop(number, None)
@@ -242,9 +257,24 @@ class Supply:
             replica.in_flight -= 1
             replica.rows -= batch.rows
             replica.tokens -= batch.tokens
+            if replica.next_batch:
+                self._follow_up(number, replica, now)
             if replica.exclusive:
                 self._pass_turn(replica.device, batch.replica)
         return batch, replica
+
+    def _follow_up(self, ended: int, replica: ReplicaBook, now: float) -> None:
+        """Note that the batch behind another one begins, or that it went away before it could."""
+        state = self.state
+        if ended == replica.next_batch:
+            left = state.batches[replica.batch]
+            left.followed = False
+        else:
+            replica.batch = replica.next_batch
+            left = state.batches[replica.batch]
+            left.started = now
+        replica.next_batch = 0
+        heappush(state.variants[replica.variant].busy, (left.started + left.expected_s, replica.batch))
 
     # --- predictions -----------------------------------------------------------------------------------
 
@@ -257,7 +287,8 @@ class Supply:
         busy, batches = book.busy, self.state.batches
         while busy:
             end, number = busy[0]
-            if number not in batches:
+            batch = batches.get(number)
+            if batch is None or batch.followed:
                 heappop(busy)
                 continue
             return end - now if end > now else 0.0

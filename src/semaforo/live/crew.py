@@ -115,6 +115,7 @@ class Crew:
                 started.slots,
                 exclusive=inline,
                 max_rows=started.max_rows,
+                ahead=started.isolation == "process" and started.slots == 1,
             )
             log.info("replica %s is ready (%s, pid %d)", spec.id, started.isolation, started.pid)
             event = ReplicaReady(view, started.profile)

@@ -23,6 +23,7 @@ Clock = Callable[[], float]
 class _Open(msgspec.Struct):
     moved_at: float
     limit_s: float
+    stream: bool
 
 
 class Watch:
@@ -55,7 +56,7 @@ class Watch:
             limit = max(options.hang_s, _TIMES_PREDICTED * self.profile.seconds(rows))
         else:
             limit = options.hang_s
-        self._open[batch] = _Open(self._clock(), limit)
+        self._open[batch] = _Open(self._clock(), limit, stream)
 
     def progress(self, batch: int) -> None:
         """Note that a stream moved."""
@@ -64,8 +65,13 @@ class Watch:
             entry.moved_at = self._clock()
 
     def end(self, batch: int) -> None:
-        """Note that a batch ended."""
+        """Note that a batch ended, and that what waited behind it begins."""
         self._open.pop(batch, None)
+        if self._open:
+            now = self._clock()
+            for entry in self._open.values():
+                if not entry.stream:
+                    entry.moved_at = now
 
     def overdue(self) -> str:
         """Say which batch has hung, or return "" where none has."""

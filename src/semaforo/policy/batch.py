@@ -7,6 +7,9 @@ Rules this module keeps:
    more rows add waiting and hardly any throughput (the convolution of the benchmarks gains 3 % from batching,
    the digits model 22×).
 3. A batch never waits for company: it is formed from what waits when a replica is free.
+4. Where the hand-over to a worker would leave a device idle for a share of the time that counts, a batch is
+   handed over while another runs (`rows_ahead`); but only work for a few milliseconds, since it can no more be
+   overtaken by what is more urgent.
 """
 
 from __future__ import annotations
@@ -15,8 +18,14 @@ import msgspec
 
 from semaforo.entities import BatchProfile
 
+AHEAD_LEAST_S = 0.0005
+AHEAD_MOST_S = 0.005
+"""Least and most device time in seconds that is worth handing over ahead: a hand-over takes about 0.2 ms."""
+ROWS_OVER_BASE = 4.0
+LEAST_BASE_S = 25e-6
+"""What a batch costs beside the model (frames, events), which a fit of batches of one size cannot tell apart."""
 FORGET = 0.98
-WORTH = 0.05
+WORTH = 0.02
 _PRIOR_WEIGHT = 4.0
 
 
@@ -88,6 +97,19 @@ def fit_from(profile: BatchProfile) -> Fit:
 
 def worthwhile_rows(fit: Fit, max_rows: int) -> int:
     """Return the rows beyond which a larger batch gains less than `WORTH` in throughput."""
-    if fit.base >= WORTH * max_rows * fit.row:
+    base = fit.base if fit.base > LEAST_BASE_S else LEAST_BASE_S
+    if base >= WORTH * max_rows * fit.row:
         return max_rows
-    return max(1, int(fit.base / (WORTH * fit.row)))
+    return max(1, int(base / (WORTH * fit.row)))
+
+
+def rows_ahead(fit: Fit, waiting_rows: int, max_rows: int) -> int:
+    """Return the most rows of a batch to hand over while another runs; 0 = wait until that one ends.
+
+    What is handed over must be worth it by itself: too early, a batch misses rows that would share its fixed cost.
+    """
+    if fit.base >= AHEAD_MOST_S:
+        return 0
+    most = min(max_rows, int((AHEAD_MOST_S - fit.base) / fit.row)) if fit.row > 0.0 else max_rows
+    work = fit.row * min(waiting_rows, most)
+    return most if work >= AHEAD_LEAST_S and work >= ROWS_OVER_BASE * fit.base else 0

@@ -141,6 +141,7 @@ class World:
         self._agenda: list[tuple[float, int, object]] = []
         self._order = 0
         self._running: dict[int, tuple[Run, float]] = {}
+        self._busy_until: dict[str, float] = {}
         self._slow: dict[str, tuple[float, float]] = {}
         self._broken: dict[str, float] = {}
         self._records = bytearray()
@@ -229,7 +230,8 @@ class World:
             profile = self.controller.state.catalog.variants[spec.variant].profile
             slots = profile.slots if isinstance(profile, StreamProfile) else 1
             exclusive = spec.isolation == "inline"
-            view = ReplicaView(spec.id, spec.variant, spec.device, slots, exclusive)
+            ahead = spec.isolation == "process" and slots == 1
+            view = ReplicaView(spec.id, spec.variant, spec.device, slots, exclusive, ahead=ahead)
             self.at(self.now + self._start_s, ReplicaReady(view))
         else:
             self.at(self.now, DrainReplica(effect.replica))
@@ -241,8 +243,12 @@ class World:
         until, slower = self._slow.get(run.replica, (0.0, 1.0))
         if self.now < until:
             factor *= slower
-        self._running[run.batch] = (run, self.now)
         profile = variant.profile
+        start = self.now
+        if not isinstance(profile, StreamProfile):
+            # A batch that was handed over ahead begins when the one before it ends.
+            start = max(start, self._busy_until.get(run.replica, 0.0))
+        self._running[run.batch] = (run, start)
         if isinstance(profile, StreamProfile):
             tokens = max(1, int(self._random.expovariate(1.0 / self._output_tokens)))
             first = profile.seconds(0, 0) * factor
@@ -251,13 +257,16 @@ class World:
             self.at(self.now + seconds, BatchDone(run.batch, seconds, 0, tokens))
         else:
             seconds = profile.seconds(run.rows) * factor
+            end = self._busy_until[run.replica] = start + seconds
             if self.now < self._broken.get(run.replica, 0.0):
-                self.at(self.now + seconds, BatchFailed(run.batch, "error", "injected error"))
+                self.at(end, BatchFailed(run.batch, "error", "injected error"))
             else:
-                self.at(self.now + seconds, BatchDone(run.batch, seconds))
+                self.at(end, BatchDone(run.batch, seconds))
 
     def _end(self, batch: int, how: Literal["done", "error", "crash", "cancelled"]) -> None:
         run, start = self._running.pop(batch)
+        if not any(other.replica == run.replica for other, _ in self._running.values()):
+            self._busy_until.pop(run.replica, None)
         self.trace.ran.append(Ran(batch, run.replica, run.members, run.rows, start, self.now, how))
 
     def _happen(self, event: object) -> None:
