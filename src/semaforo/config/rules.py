@@ -181,8 +181,15 @@ def _origin(
         say(
             (*here, "url"),
             f"'{model.task}' takes tensors, and the runtime openai serves tasks of kind chat, "
-            f"{', '.join(INTERFACES)}: say which kind it is, or which runtime serves it",
+            f"{', '.join(INTERFACES)}: say which kind it is, or `runtime: oip` for a V2 server",
         )
+    if model.runtime == "oip" and task.kind == "chat":
+        say(
+            (*here, "runtime"),
+            f"'{model.task}' is a chat task, and oip serves tensors: leave the runtime out",
+        )
+    if model.runtime == "oip" and origin != "url":
+        say((*here, "runtime"), "oip serves a model behind a `url`: say where its server is")
     if origin == "source" and task.kind == "chat":
         say((*here, "source"), f"'{model.task}' is a chat task: it is served by a `url` or by `python`")
     if task.kind == "chat" and model.adapter is not None:

@@ -24,6 +24,7 @@ class Started(msgspec.Struct):
         isolation: ``inline``, ``thread``, ``process`` or ``remote``.
         slots: Batches it takes at once.
         max_rows: Most rows a batch should have here (an inline batch blocks the loop); 0 = no limit of its own.
+        shared: Whether others use it too, so that its own word on its load counts.
     """
 
     profile: Profile | None
@@ -33,6 +34,7 @@ class Started(msgspec.Struct):
     isolation: str
     slots: int = 1
     max_rows: int = 0
+    shared: bool = False
 
 
 class Sink(Protocol):

@@ -5,18 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
-from semaforo.core.events import Limits
+from semaforo.core.events import Limits, Report
 from semaforo.entities import ReplicaSpec
 from semaforo.errors import RuntimeLoadError
 from semaforo.live.handle import Sink, Started
 from semaforo.live.outbox import SinkOutbox
+from semaforo.runtime.handed import HANDED, Handed
 from semaforo.runtime.host import Hosted, load, warm_awaited
 from semaforo.runtime.serve import Concurrent
 from semaforo.wire.block import group, join
 from semaforo.wire.payload import Chat, Payload, Tensors
 from semaforo.worker.options import worker_options
+
+
+@runtime_checkable
+class Hands(Protocol):
+    """A sink that knows the contract of a batch."""
+
+    def handed(self, batch: int) -> Handed:
+        """Return what is handed on with a batch that is about to run."""
+        ...
 
 
 class RemoteReplica:
@@ -30,6 +40,7 @@ class RemoteReplica:
     def __init__(self, spec: ReplicaSpec, sink: Sink) -> None:
         self._spec = spec
         self._sink = sink
+        self._hands = sink if isinstance(sink, Hands) else None
         self._hosted: Hosted | None = None
         self._concurrent: Concurrent | None = None
 
@@ -47,8 +58,18 @@ class RemoteReplica:
             hosted.model.on_limits = self._limits
         await warm_awaited(self._spec, hosted)
         self._concurrent = Concurrent(hosted, SinkOutbox(self._sink), stall_s=options.stall_s, remote=True)
+        watch = getattr(hosted.model, "watch", None)
+        if watch is not None:
+            watch(self)
         return Started(
-            hosted.profile, hosted.signature, hosted.memory_bytes, os.getpid(), "remote", hosted.slots
+            hosted.profile or getattr(hosted.model, "profile", None),
+            hosted.signature,
+            hosted.memory_bytes,
+            os.getpid(),
+            "remote",
+            hosted.slots,
+            getattr(hosted.model, "max_rows", 0),
+            shared=getattr(hosted.model, "shared", False),
         )
 
     def run(self, batch: int, members: Sequence[Payload], rows: int) -> None:
@@ -56,11 +77,16 @@ class RemoteReplica:
         if self._concurrent is None:
             return
         first = members[0]
-        if isinstance(first, Chat):
-            self._concurrent.run(batch, first)
-        else:
-            groups = group(cast("Sequence[Tensors]", members))
-            self._concurrent.run(batch, [join(alike) for alike in groups])
+        # The task that runs the batch takes a copy of the context as it is now.
+        handed = HANDED.set(self._hands.handed(batch) if self._hands else None)
+        try:
+            if isinstance(first, Chat):
+                self._concurrent.run(batch, first)
+            else:
+                groups = group(cast("Sequence[Tensors]", members))
+                self._concurrent.run(batch, [join(alike) for alike in groups])
+        finally:
+            HANDED.reset(handed)
 
     def cancel(self, batch: int) -> None:
         """Stop a batch: its connection is closed."""
@@ -78,3 +104,17 @@ class RemoteReplica:
 
     def _limits(self, said: dict[str, Any]) -> None:
         self._sink.report(Limits(self._spec.id, **said))
+
+    # --- what a model says of its server ---------------------------------------------------------------
+
+    def load(self, free_in_s: float) -> None:
+        """Hear how many seconds requests wait at the server now."""
+        self._sink.report(Report(self._spec.id, free_in_s))
+
+    def pause(self, seconds: float) -> None:
+        """Hear that the model is to be left alone for a while."""
+        self._sink.report(Limits(self._spec.id, retry_after_s=seconds))
+
+    def lost(self, reason: str) -> None:
+        """Hear that the model is gone."""
+        self._sink.lost(self._spec.id, reason)

@@ -14,6 +14,7 @@ BUILT_IN = {
     "onnx": "semaforo.runtime.onnx:OnnxRuntime",
     "python": "semaforo.runtime.python:PythonRuntime",
     "openai": "semaforo.runtime.openai:OpenAIRuntime",
+    "oip": "semaforo.runtime.oip:OipRuntime",
     "torch": "semaforo.runtime.torch:TorchRuntime",
     "sklearn": "semaforo.runtime.sklearn:SklearnRuntime",
     "lightgbm": "semaforo.runtime.lightgbm:LightgbmRuntime",
