@@ -1,6 +1,8 @@
-"""A small server of OpenAI's chat protocol whose words come from a bigram model, with faults on request.
+"""A small server of OpenAI's protocol whose words come from a bigram model, with faults on request.
 
-It runs under uvicorn on a port of its own, in a thread. Each of `Upstream.faults` is spent on one chat.
+It embeds, moderates and transcribes as well, by `text_models` and `tones`.
+
+It runs under uvicorn on a port of its own, in a thread. Each of `Upstream.faults` is spent on one request.
 """
 
 from __future__ import annotations
@@ -12,13 +14,18 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from email.parser import BytesParser
+from email.policy import HTTP
 from itertools import pairwise
 from typing import Any
 from zlib import crc32
 
 import uvicorn
+
+import text_models
+import tones
 
 TEXT = """
 the signal box stands where the lines meet and the signalman sets the road for every train that comes .
@@ -54,7 +61,7 @@ class Bigrams:
 
 @dataclass
 class Fault:
-    """What goes wrong with one chat.
+    """What goes wrong with one request.
 
     With a `status` it is answered by that; otherwise the stream breaks `after` so many words: ``cut`` drops the
     connection, ``end`` ends it properly but without the rest, ``error`` reports an error in the stream, ``hang``
@@ -77,7 +84,7 @@ class Upstream:
 
     Attributes:
         faults: One for each of the next chats.
-        seen: Bodies of the chats so far; `headers` those of the last one.
+        seen: Bodies of the requests so far, of a file its form; `headers` those of the last one.
         running, cancelled: Chats being answered; chats whose client went away.
         connections: Connections seen so far, as (host, port) of the clients.
     """
@@ -149,13 +156,45 @@ class Upstream:
                 {"id": name, "object": "model", "created": 0, "owned_by": "test"} for name in self.models
             ]
             await _json(send, 200, {"object": "list", "data": entries})
-        elif scope["path"] == "/v1/chat/completions":
+        elif scope["path"] in ("/v1/chat/completions", "/v1/completions"):
             self.headers = headers
             await self._chat(json.loads(await _body(receive)), receive, send)
+        elif scope["path"] in ("/v1/embeddings", "/v1/moderations"):
+            self.headers = headers
+            work = self._embed if scope["path"] == "/v1/embeddings" else self._moderate
+            await self._rows(json.loads(await _body(receive)), work, receive, send)
+        elif scope["path"] == "/v1/audio/transcriptions":
+            self.headers = headers
+            await self._rows(_form(headers, await _body(receive)), self._transcribe, receive, send)
         else:
             await _json(send, 404, {"detail": "Not Found"})
 
     async def _chat(self, body: dict[str, Any], receive: Receive, send: Send) -> None:
+        fault, limits = await self._let_in(body, send)
+        if limits is None:
+            return
+        answer = self._go_on if "prompt" in body else self._answer
+        await self._run(answer(body, fault, limits, send), receive)
+
+    async def _rows(
+        self, body: dict[str, Any], work: Callable[[dict[str, Any]], Any], receive: Receive, send: Send
+    ) -> None:
+        fault, limits = await self._let_in(body, send)
+        if limits is None:
+            return
+
+        async def answer() -> None:
+            if fault is not None and not await _break(send, fault):
+                return
+            try:
+                await _json(send, 200, work(body), limits)
+            except ValueError as error:
+                await _json(send, 400, _error(str(error), "invalid_value"))
+
+        await self._run(answer(), receive)
+
+    async def _let_in(self, body: dict[str, Any], send: Send) -> tuple[Fault | None, dict[str, str] | None]:
+        """Refuse what a limit, a fault or a wrong name refuses; None for limits where that was answered."""
         self.seen.append(body)
         fault = self.faults.popleft() if self.faults else None
         limits = self._limits()
@@ -171,19 +210,88 @@ class Upstream:
         elif body["model"] not in self.models:
             await _json(send, 404, _error(f"no model {body['model']}", "model_not_found"))
         else:
-            self.running += 1
-            try:
-                answer = asyncio.ensure_future(self._answer(body, fault, limits or {}, send))
-                gone = asyncio.ensure_future(_gone(receive))
-                await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-                gone.cancel()
-                if not answer.done():
-                    self.cancelled += 1
-                    answer.cancel()
-                    return
-                answer.result()
-            finally:
-                self.running -= 1
+            return fault, limits or {}
+        return None, None
+
+    async def _run(self, work: Coroutine[Any, Any, None], receive: Receive) -> None:
+        self.running += 1
+        try:
+            answer = asyncio.ensure_future(work)
+            gone = asyncio.ensure_future(_gone(receive))
+            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            gone.cancel()
+            if not answer.done():
+                self.cancelled += 1
+                answer.cancel()
+                return
+            answer.result()
+        finally:
+            self.running -= 1
+
+    async def _go_on(
+        self, body: dict[str, Any], fault: Fault | None, limits: dict[str, str], send: Send
+    ) -> None:
+        """Go on with a prompt, in the form of text completions."""
+        prompt = body["prompt"]
+        words = list(self.words.write(prompt, body.get("max_tokens") or 16))
+        usage = _usage(len(prompt.split()), len(words))
+        places = {"tokens": words, "token_logprobs": [-0.5] * len(words)} if body.get("logprobs") else None
+        if body.get("echo"):
+            words = [prompt, *words]
+        if body.get("suffix"):
+            words.append(body["suffix"])
+        frame = {"id": "c1", "object": "text_completion", "created": 1, "model": "bigram"}
+
+        def choice(text: str, finish: str | None, logprobs: Any = None) -> dict[str, Any]:
+            return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+        if not body.get("stream"):
+            whole = {**frame, "choices": [choice("".join(words), "length", places)], "usage": usage}
+            await _json(send, 200, whole, limits)
+            return
+        headers = _raw({"content-type": "text/event-stream"} | limits)
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for word in words:
+            if fault is not None and not await _break(send, fault):
+                return
+            await asyncio.sleep(self.word_s)
+            await _event(send, {**frame, "choices": [choice(word, None)]})
+        await _event(send, {**frame, "choices": [choice("", "length", places)]})
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await _event(send, {**frame, "choices": [], "usage": usage})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+    def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        if "poison" in texts:
+            raise ValueError("poison is no text for this model")
+        width = body.get("dimensions") or text_models.WIDTH
+        data = [
+            {"object": "embedding", "index": index, "embedding": text_models.embed(text, width)}
+            for index, text in enumerate(texts)
+        ]
+        count = sum(map(text_models.tokens, texts))
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        # In no order: which is which is told by the index.
+        return {"object": "list", "data": data[::-1], "model": body["model"], "usage": usage}
+
+    def _moderate(self, body: dict[str, Any]) -> dict[str, Any]:
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        results = []
+        for text in texts:
+            scores = text_models.scores(text)
+            # Stricter than one half, so that it shows whose verdict is passed on.
+            categories = {label: score > 0.3 or "careful" in text for label, score in scores.items()}
+            results.append(
+                {"flagged": any(categories.values()), "categories": categories, "category_scores": scores}
+            )
+        return {"id": "modr-1", "model": body["model"], "results": results}
+
+    def _transcribe(self, form: dict[str, Any]) -> dict[str, Any]:
+        heard = tones.listen(form["file"])
+        if form["response_format"] == "verbose_json":
+            return {"task": "transcribe", **heard}
+        return {"text": heard["text"], "usage": {"type": "duration", "seconds": heard["duration"]}}
 
     async def _answer(
         self, body: dict[str, Any], fault: Fault | None, limits: dict[str, str], send: Send
@@ -267,6 +375,23 @@ async def _body(receive: Receive) -> bytes:
         parts += message.get("body", b"")
         if not message.get("more_body"):
             return parts
+
+
+def _form(headers: dict[str, str], body: bytes) -> dict[str, Any]:
+    """Read a form with the standard library's reader of mail, the file as bytes and its name beside it."""
+    message = BytesParser(policy=HTTP).parsebytes(
+        b"content-type: " + headers["content-type"].encode() + b"\r\n\r\n" + body
+    )
+    fields: dict[str, Any] = {}
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        content = part.get_payload(decode=True)
+        assert isinstance(content, bytes)
+        if part.get_filename():
+            fields |= {"filename": part.get_filename(), name: content}
+        else:
+            fields[name] = content.decode()
+    return fields
 
 
 async def _event(send: Send, value: Any) -> None:
