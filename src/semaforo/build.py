@@ -334,7 +334,11 @@ def engine_for(journal: Path | None = None, ring: int = 4096, secrets: Secrets |
 
 
 def server_settings(
-    plan: Blueprint, *, host: str | None = None, http_port: int | None = None
+    plan: Blueprint,
+    *,
+    host: str | None = None,
+    http_port: int | None = None,
+    grpc_port: int | None = None,
 ) -> ServerSettings:
     """Return the front's settings as the file gives them, with what the command line overrides."""
     from semaforo.server.settings import KeySettings, ServerSettings
@@ -350,6 +354,7 @@ def server_settings(
     return ServerSettings(
         host=front.host if host is None else host,
         port=front.http_port if http_port is None else http_port,
+        grpc_port=front.grpc_port if grpc_port is None else grpc_port,
         keys=keys,
         allow_anonymous=front.allow_anonymous,
         max_body_bytes=limits.body,

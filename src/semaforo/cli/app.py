@@ -46,7 +46,10 @@ def serve(
         int | None,
         typer.Option(help="Port for HTTP, instead of the file's; 0 = a free one.", min=0, max=65535),
     ] = None,
-    grpc_port: Annotated[int | None, typer.Option(hidden=True)] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(help="Port for gRPC, instead of the file's; 0 = a free one.", min=0, max=65535),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
 ) -> None:
     """Serve a fleet until Ctrl-C."""

@@ -29,13 +29,11 @@ def run(fleet: Path, host: str | None, http_port: int | None, grpc_port: int | N
         raise ConfigError(
             f"--log-level '{log_level}' is none of {', '.join(_LEVELS)}.{nearest(log_level, _LEVELS)}"
         )
-    if grpc_port is not None:
-        raise ConfigError("--grpc-port: this version speaks HTTP only. Leave the option out")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Until requests are taken there is nothing to finish, so either signal ends alike.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     plan = blueprint(fleet)
-    settings = server_settings(plan, host=host, http_port=http_port)
+    settings = server_settings(plan, host=host, http_port=http_port, grpc_port=grpc_port)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(plan, settings))
 

@@ -42,6 +42,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Key("Address to bind.")] = "127.0.0.1"
     http_port: Annotated[int, Key("Port for HTTP; 0 takes a free one.", forms.PORT)] = 8080
+    grpc_port: Annotated[int | None, Key(
+        "Port for gRPC, which needs `semaforo[grpc]`; 0 takes a free one. Left out = no gRPC.", forms.PORT,
+    )] = None  # fmt: skip
     keys: Annotated[tuple[KeySettings, ...], Key(
         "API keys. Without any, everybody may do everything, on a loopback address only.",
     )] = ()  # fmt: skip

@@ -120,8 +120,8 @@ class HttpServer:
         return self._date
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+def listen(host: str, port: int, option: str = "--http-port") -> socket.socket:
+    """Return a listening socket; `option` is what sets its port.
 
     Raises:
         ConfigError: The address is taken or may not be used; the message says what to do.
@@ -137,11 +137,11 @@ def listen(host: str, port: int) -> socket.socket:
         address = f"{shown(host)}:{port}"
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
-                f"{address} is already in use: choose another port with --http-port or stop the other process"
+                f"{address} is already in use: choose another port with {option} or stop the other process"
             ) from None
         if error.errno == errno.EACCES:
             raise ConfigError(
-                f"{address} may not be used by this user: choose a port from 1024 up with --http-port"
+                f"{address} may not be used by this user: choose a port from 1024 up with {option}"
             ) from None
         raise ConfigError(f"cannot listen on {address}: {error.strerror or error}; check --host") from None
     listener.setblocking(False)

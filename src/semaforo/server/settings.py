@@ -1,4 +1,4 @@
-"""Settings of the HTTP front."""
+"""Settings of the fronts."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         host, port: Address; port 0 takes a free one.
+        grpc_port: Port for gRPC at the same host, 0 takes a free one; None = no gRPC.
         keys: API key, or ``sha256:`` and the hex digest of one → what it stands for. Without any, everybody
             is anonymous and may do everything, which is allowed on a loopback address only unless
             `allow_anonymous` is set.
@@ -47,6 +48,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int | None = None
     keys: dict[str, KeySettings] = {}
     allow_anonymous: bool = False
     max_body_bytes: int = 64_000_000

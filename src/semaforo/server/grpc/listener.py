@@ -1,0 +1,127 @@
+"""Listening for gRPC: a server in the running loop, with an orderly end.
+
+What happens at the end, in order:
+
+1. No new call is taken; watches of health, and streams on which nothing is in flight, end.
+2. Requests in flight may finish within the grace period; then they are answered UNAVAILABLE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+
+from semaforo.errors import ConfigError
+from semaforo.server.description import Description
+from semaforo.server.grpc.door import Door
+from semaforo.server.grpc.health import Health
+from semaforo.server.grpc.inference import Inference
+from semaforo.server.grpc.service import Service
+from semaforo.server.idempotency import KeptAnswers
+from semaforo.server.listener import check_exposure, listen, shown
+from semaforo.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from semaforo.live.engine import Engine
+
+_OPTION = "--grpc-port"
+_FLUSH_S = 1.0
+_PING_S = 30.0
+_LEAST_PING_S = 5.0
+
+
+class GrpcServer:
+    """Serves an engine on one address.
+
+    Attributes:
+        port: The port it listens on, once started.
+        forced: Whether a second `end` has cut the grace short.
+    """
+
+    def __init__(self, engine: Engine, settings: ServerSettings, kept: KeptAnswers) -> None:
+        description = Description(engine)
+        self._engine = engine
+        self._settings = settings
+        self._door = Door(settings, engine.new_id)
+        inference = Inference(engine, self._door, kept)
+        self._service = Service(engine, description, self._door, inference)
+        self._health = Health(engine, description, self._door)
+        self._ending = asyncio.Event()
+        self._forced = asyncio.Event()
+        self._server: grpc.aio.Server
+        self.port = settings.grpc_port or 0
+
+    @property
+    def forced(self) -> bool:
+        """Whether a second `end` has cut the grace short."""
+        return self._forced.is_set()
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigError: The address is taken, may not be used, or is open to others without any keys.
+        """
+        settings = self._settings
+        check_exposure(settings)
+        # A socket of our own says what is wrong with an address better than gRPC does.
+        listen(settings.host, self.port, _OPTION).close()
+        self._server = grpc.aio.server(options=_options(settings))
+        self._server.add_generic_rpc_handlers((self._service.handlers(), self._health.handlers()))
+        address = f"{shown(settings.host)}:{self.port}"
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {address} for gRPC: {error}; check {_OPTION}") from None
+        await self._server.start()
+
+    async def wait(self) -> None:
+        """Wait for `end`, then until the server has stopped."""
+        await self._ending.wait()
+        stopping = asyncio.ensure_future(self._server.stop(self._settings.grace_s + _FLUSH_S))
+        forced = asyncio.ensure_future(self._forced.wait())
+        try:
+            await asyncio.wait(
+                (stopping, forced), timeout=self._settings.grace_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            for request_id in list(self._door.running):
+                self._engine.cancel(request_id)
+            if not self.forced:
+                await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED)
+            if self.forced:
+                await self._server.stop(None)
+            await stopping
+        finally:
+            forced.cancel()
+
+    def end(self) -> None:
+        """Begin to stop: finish what is in flight within the grace; a second call stops at once."""
+        if self._ending.is_set():
+            self._forced.set()
+        self._door.ending = True
+        self._ending.set()
+        self._health.end()
+        self._service.end()
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    def milliseconds(seconds: float) -> int:
+        return max(1, int(seconds * 1e3))
+
+    return [
+        # A port that is taken is an error, not shared.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_body_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", settings.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+        ("grpc.max_concurrent_streams", settings.max_in_flight),
+        ("grpc.max_connection_idle_ms", milliseconds(settings.keep_alive_s)),
+        # A client whose machine is gone is noticed, and its work stopped.
+        ("grpc.keepalive_time_ms", milliseconds(_PING_S)),
+        ("grpc.keepalive_timeout_ms", milliseconds(_PING_S)),
+        ("grpc.http2.min_ping_interval_without_data_ms", milliseconds(_LEAST_PING_S)),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
