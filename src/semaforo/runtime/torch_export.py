@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,18 @@ def exported(path: Path, devices: tuple[torch.device, ...], options: TorchOption
         tuple(outputs),
         rows,
         frozenset(name for name, value in inputs.items() if not value.ndim) if batched else frozenset(),
-        any(spec.kind is OutputKind.USER_INPUT_MUTATION for spec in program.graph_signature.output_specs),
+        _writes(program),
+    )
+
+
+def _writes(program: ExportedProgram) -> bool:
+    """Tell whether the program may write to its inputs; where views make that hard to say, it may."""
+    if any(spec.kind is OutputKind.USER_INPUT_MUTATION for spec in program.graph_signature.output_specs):
+        return True
+    calls = (node.target for node in program.graph.nodes if node.op == "call_function")
+    return any(
+        target._schema.is_mutable if isinstance(target, torch._ops.OpOverload) else target is not getitem
+        for target in calls
     )
 
 

@@ -73,7 +73,8 @@ def built(path: Path, devices: tuple[torch.device, ...], options: TorchOptions) 
         # What was made without memory takes the loaded tensors themselves.
         wrong = module.load_state_dict(weights, strict=False, assign=meta)
     except RuntimeError as error:
-        raise RuntimeLoadError(f"{path}: the weights are not those of {options.module}: {error}") from None
+        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise RuntimeLoadError(f"{path}: the weights are not those of {options.module}: {reasons}") from None
     if wrong.missing_keys or wrong.unexpected_keys:
         raise RuntimeLoadError(
             f"{path}: the weights are not those of {options.module}: "
