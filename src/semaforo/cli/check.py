@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from semaforo.build import Blueprint, blueprint, handles
+from semaforo.cli.progress import bar
 from semaforo.config import Problem
 from semaforo.entities import BatchProfile, ReplicaSpec
 from semaforo.entities.units import show_duration
@@ -58,12 +59,13 @@ async def _load_all(
     plan: Blueprint, upstreams: bool
 ) -> list[tuple[ReplicaSpec, Started | SemaforoError | None]]:
     found: list[tuple[ReplicaSpec, Started | SemaforoError | None]] = []
-    with Console(stderr=True, highlight=False).status("") as status:
+    with bar() as progress:
+        row = progress.add_task("Loading", total=len(plan.catalog.templates))
         for identity, template in plan.catalog.templates.items():
+            progress.update(row, description=f"Loading {short(identity)}", completed=len(found))
             if template.source.startswith(("http://", "https://")) and not upstreams:
                 found.append((template, None))
                 continue
-            status.update(f"Loading {short(identity)}")
             spec = msgspec.structs.replace(template, id=f"check-{identity.replace('/', '-')}")
             handle = handles(plan.secrets)(spec, _Nobody())
             try:

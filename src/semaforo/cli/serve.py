@@ -11,6 +11,8 @@ import uvloop
 from rich.console import Console
 
 from semaforo.build import Blueprint, blueprint, engine_for, server_settings
+from semaforo.cli.progress import loading
+from semaforo.cli.supervisor import tell_supervisor
 from semaforo.errors import ConfigError, NotReady, nearest
 from semaforo.server.run import serve
 from semaforo.server.settings import ServerSettings
@@ -41,9 +43,8 @@ def run(fleet: Path, host: str | None, http_port: int | None, grpc_port: int | N
 async def _serve(plan: Blueprint, settings: ServerSettings) -> None:
     console = Console(stderr=True, highlight=False)
     engine = engine_for(plan.journal, plan.ring, plan.secrets)
-    variants = len(plan.catalog.variants)
     try:
-        with console.status(f"Loading {variants} variants of {len(plan.catalog.models())} models"):
+        async with loading(engine, sum(scaling.least for scaling in plan.catalog.scaling.values())):
             await engine.start(plan.catalog)
         replicas = engine.replicas()
         failed = [status for status in replicas if status.state != "ready"]
@@ -58,6 +59,7 @@ async def _serve(plan: Blueprint, settings: ServerSettings) -> None:
         def announce(url: str) -> None:
             tasks = ", ".join(plan.catalog.tasks)
             print(f"semaforo serves {tasks} with {ready} replicas at {url} · Ctrl-C stops", flush=True)
+            tell_supervisor("READY=1")
 
         await serve(engine, settings, ready=announce)
     except BaseException:

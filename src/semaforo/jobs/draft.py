@@ -94,7 +94,8 @@ def draft(
         loading: Called with each file before it is loaded.
     """
     left = list(found.left)
-    files = [model for one in found.models for model in _models(one, left, loading)]
+    ordered = sorted(found.models, key=lambda one: one.name)
+    files = [model for one in ordered for model in _models(one, left, loading)]
     groups: dict[Key, list[DraftModel]] = {}
     for model in files:
         groups.setdefault(_key(model), []).append(model)
