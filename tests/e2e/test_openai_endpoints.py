@@ -473,6 +473,14 @@ def test_segments_become_subtitles(client: openai.OpenAI, model: str) -> None:
     assert vtt.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:00.180\nthe\n\n00:00:00.240 -->")
 
 
+def test_a_model_that_gives_a_text_only_says_what_is_known(client: openai.OpenAI) -> None:
+    file = ("said.wav", tones.record(SAID))
+    whole: Any = client.audio.transcriptions.create(
+        model="own-ear", file=file, response_format="verbose_json", language="en"
+    )
+    assert (whole.text, whole.language, whole.duration, whole.segments) == (SAID, "en", 1.2, None)
+
+
 @pytest.mark.parametrize("model", ["ear", "good-ear"])
 def test_what_is_no_recording_is_the_clients_fault(client: openai.OpenAI, model: str) -> None:
     with pytest.raises(openai.BadRequestError, match="no WAV file"):
@@ -491,7 +499,13 @@ def test_a_wrong_form_names_the_field(served: Served) -> None:
     for files, fields, param, text in (
         ({"other": b"x"}, {}, "file", "as a file"),
         ({"file": ("a.wav", b"")}, {}, "file", "empty"),
-        (None, {"response_format": "srt"}, "response_format", "no more"),
+        (None, {"response_format": "srt"}, "response_format", "no segments"),
+        (
+            None,
+            {"response_format": "verbose_json", "timestamp_granularities[]": "word"},
+            "timestamp_granularities",
+            "no segments",
+        ),
         (None, {"response_format": "doc"}, "response_format", "none of"),
         (None, {"temperature": "hot"}, "temperature", "from 0 to 1"),
         (None, {"stream": "true"}, "stream", "come whole"),

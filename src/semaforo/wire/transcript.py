@@ -3,12 +3,15 @@
 Rules this module keeps:
 
 1. A field nobody here knows is a parameter for the model to read, as text; one that may stand several times
-   (its name ends with ``[]``) is a list, without the brackets in its name.
-2. Subtitles are made of the model's own segments; where it gave none, there are none.
+   (its name ends with ``[]``) is a list.
+2. Subtitles are made of the model's own segments; where it gave none, they are refused. Verbose JSON holds
+   what is known: many clients ask for it only to learn the duration.
 """
 
 from __future__ import annotations
 
+import io
+import wave
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,8 +22,7 @@ from semaforo.wire.multipart import Part
 from semaforo.wire.openai_fields import InvalidField, named_model, shown, tier
 
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
-TIMED = ("verbose_json", "srt", "vtt")
-"""Forms that hold more than the text."""
+SUBTITLES = ("srt", "vtt")
 
 
 class AudioCall(msgspec.Struct, frozen=True):
@@ -33,6 +35,7 @@ class AudioCall(msgspec.Struct, frozen=True):
         parameters: Fields for the model to read, among them ``filename``, ``content_type`` and, where it is
             not plain JSON, ``response_format``.
         priority: Class by ``service_tier``; None where it says nothing.
+        timed: The field that asks for segments or words, "" = none does.
     """
 
     model: str
@@ -40,6 +43,7 @@ class AudioCall(msgspec.Struct, frozen=True):
     form: str
     parameters: dict[str, Any]
     priority: Priority | None = None
+    timed: str = ""
 
 
 def parse_audio(parts: Sequence[Part]) -> AudioCall:
@@ -73,12 +77,15 @@ def parse_audio(parts: Sequence[Part]) -> AudioCall:
     parameters = {
         k: v for k, v in fields.items() if k not in ("model", "stream", "service_tier", "response_format")
     }
-    if form in TIMED:
+    if form not in ("json", "text"):
         parameters["response_format"] = form
     parameters["filename"] = file.filename
     if file.content_type:
         parameters["content_type"] = file.content_type
-    return AudioCall(model, file.data, form, parameters, priority)
+    timed = "response_format" if form in SUBTITLES else ""
+    if form == "verbose_json" and "timestamp_granularities[]" in fields:
+        timed = "timestamp_granularities"
+    return AudioCall(model, file.data, form, parameters, priority, timed)
 
 
 def transcript(call: AudioCall, text: str, details: dict[str, Any]) -> tuple[str, bytes]:
@@ -93,9 +100,11 @@ def transcript(call: AudioCall, text: str, details: dict[str, Any]) -> tuple[str
         usage = {"usage": details["usage"]} if isinstance(details.get("usage"), dict) else {}
         return "application/json", msgspec.json.encode({"text": text, **usage})
     if call.form == "verbose_json":
-        if "duration" not in details and "segments" not in details:
-            raise InvalidField("response_format", "the model gave nothing but a text: ask for json or text")
-        known = {"task": "transcribe", "language": call.parameters.get("language", ""), "duration": 0.0}
+        known = {
+            "task": "transcribe",
+            "language": call.parameters.get("language", ""),
+            **_duration(call.audio),
+        }
         return "application/json", msgspec.json.encode({**known, **details, "text": text})
     segments = details.get("segments")
     if not isinstance(segments, list):
@@ -104,6 +113,15 @@ def transcript(call: AudioCall, text: str, details: dict[str, Any]) -> tuple[str
     return ("application/x-subrip" if call.form == "srt" else "text/vtt; charset=utf-8"), write(
         segments
     ).encode()
+
+
+def _duration(audio: bytes) -> dict[str, float]:
+    """Return the seconds of a WAV file; of other kinds only a decoder knows them."""
+    try:
+        with wave.open(io.BytesIO(audio)) as file:
+            return {"duration": file.getnframes() / file.getframerate()}
+    except (wave.Error, EOFError, ZeroDivisionError):
+        return {}
 
 
 def _srt(segments: list[Any]) -> str:

@@ -28,7 +28,7 @@ from semaforo.wire.openai_fields import InvalidField
 from semaforo.wire.openai_inputs import TextsCall, parse_embedding, parse_moderation
 from semaforo.wire.openai_rows import embeddings_object, moderations_object
 from semaforo.wire.payload import Array, Tensors
-from semaforo.wire.transcript import TIMED, AudioCall, parse_audio, transcript
+from semaforo.wire.transcript import AudioCall, parse_audio, transcript
 
 
 class TensorRoutes:
@@ -65,10 +65,9 @@ class TensorRoutes:
         body = await request.body()
         call = parse_audio(parse_form(request.header("content-type") or "", body))
         target, task = find(self._door.catalog, call.model, TRANSCRIPTION)
-        if call.form in TIMED and "details" not in roles(task).extras:
+        if call.timed and "details" not in roles(task).extras:
             raise InvalidField(
-                "response_format",
-                f"{call.form} holds more than a text, and '{target}' gives no more: ask for json or text",
+                call.timed, f"'{target}' gives a text and no segments: leave it out, or ask for json or text"
             )
         asked = self._door.asked(request, call.priority)
         return await self._door.once(
