@@ -18,6 +18,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -58,6 +59,22 @@ def wire_status(error: SemaforoError) -> int:
     return NotReady.status if error.status == Cancelled.status else error.status
 
 
+class Background(Protocol):
+    """Something that works beside the requests."""
+
+    async def start(self) -> None:
+        """Begin, before the first connection is taken."""
+        ...
+
+    def end(self) -> None:
+        """Begin nothing more: no connection is taken any more."""
+        ...
+
+    async def close(self) -> None:
+        """Stop: the last connection is closed."""
+        ...
+
+
 class App:
     """The application.
 
@@ -65,6 +82,7 @@ class App:
         new_id: Makes request ids.
         in_flight: Requests that have begun and are not answered.
         defer: Queues a request that asks for it; None where nothing is queued.
+        background: What works beside the requests, as long as the application is served.
     """
 
     def __init__(
@@ -90,6 +108,7 @@ class App:
         self.new_id = new_id
         self.in_flight = 0
         self.defer: Callable[[HttpRequest, Deferring], Awaitable[HttpResponse]] | None = None
+        self.background: list[Background] = []
 
     def begin(self, request: HttpRequest) -> None:
         """Answer one request, now or later, through its exchange."""
@@ -130,6 +149,13 @@ class App:
         request.principal = self._keys.principal(request.headers)
         authorise(request.principal, route.action, request.path)
         return route
+
+    def takes(self, method: str, raw_path: bytes) -> bool:
+        """Tell whether inference may be asked for so."""
+        try:
+            return self._routing.find(method, raw_path)[0].action == "infer"
+        except SemaforoError:
+            return False
 
     async def call(self, request: HttpRequest) -> Response:
         """Answer a request from within, for its principal as it stands, and raise what is wrong with it."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from semaforo.server import admin, metrics, openai, v2
 from semaforo.server.app import App
+from semaforo.server.deferred.service import Deferred, routes_without
 from semaforo.server.description import Description
 from semaforo.server.generation import Generation
 from semaforo.server.idempotency import KeptAnswers
@@ -22,10 +23,15 @@ def make_app(engine: Engine, settings: ServerSettings, kept: KeptAnswers | None 
         kept = KeptAnswers(settings.idempotency_entries, settings.idempotency_ttl_s)
     inference = Inference(engine, kept)
     own = v2.V2(engine, Description(engine))
+    deferred = Deferred(engine, settings.deferred) if settings.deferred else None
     routes = [
         *v2.routes(own, inference, Generation(engine, inference)),
         *openai.routes(engine, inference, kept),
         *admin.routes(engine, inference, own),
-        *metrics.routes(engine),
+        *(deferred.routes() if deferred else routes_without()),
+        *metrics.routes(engine, deferred),
     ]
-    return App(routes, settings, engine.new_id, [(openai.PREFIX, openai.error_response)])
+    app = App(routes, settings, engine.new_id, [(openai.PREFIX, openai.error_response)])
+    if deferred:
+        deferred.attach(app)
+    return app

@@ -4,6 +4,7 @@ What happens at the end, in order:
 
 1. No new connection is taken, and those that are idle are closed.
 2. Requests in flight may finish within the grace period; then they are answered 503.
+3. What works beside the requests stops.
 """
 
 from __future__ import annotations
@@ -54,13 +55,20 @@ class HttpServer:
         """Listen.
 
         Raises:
-            ConfigError: The address is taken, may not be used, or is open to others without any keys.
+            ConfigError: The address is taken, may not be used, or is open to others without any keys; or what
+                works beside the requests cannot begin.
         """
         check_exposure(self.settings)
         listener = listen(self.settings.host, self.settings.port)
         self.port = listener.getsockname()[1]
         self.loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        try:
+            for part in self.app.background:
+                await part.start()
+        except BaseException:
+            listener.close()
+            raise
         self._server = await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=2048)
 
     async def wait(self) -> None:
@@ -69,6 +77,8 @@ class HttpServer:
             self._changed.clear()
             await self._changed.wait()
         assert self._server is not None
+        for part in self.app.background:
+            part.end()
         self._server.close()
         for connection in list(self.connections):
             connection.shutdown()
@@ -89,6 +99,8 @@ class HttpServer:
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
+        for part in self.app.background:
+            await part.close()
 
     def end(self) -> None:
         """Begin to stop: finish what is in flight within the grace; a second call stops at once."""

@@ -24,6 +24,7 @@ from semaforo.server.http import HttpRequest, HttpResponse, Response, Route
 if TYPE_CHECKING:
     from semaforo.live.crew import ReplicaStatus
     from semaforo.live.engine import Engine
+    from semaforo.server.deferred.service import Deferred, Figures
 
 _VARIANT = ("task", "model", "version", "variant")
 _REPLICA = (*_VARIANT, "replica")
@@ -31,16 +32,23 @@ _STATES = ("starting", "ready", "draining", "ejected", "backoff", "stopped")
 
 
 class EngineCollector:
-    """Reads an engine's counters at each scrape."""
+    """Reads an engine's counters at each scrape.
+
+    Attributes:
+        deferred: Figures of the queue on disk, where there is one.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.deferred: Figures | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
         yield from self._requests()
         yield from self._variants()
         yield from self._replicas()
+        if self.deferred is not None:
+            yield from _deferred(self.deferred)
 
     def _requests(self) -> Iterator[Metric]:
         metrics = self._engine.metrics
@@ -113,14 +121,30 @@ class EngineCollector:
 _NONE = VariantStats()
 
 
-def routes(engine: Engine) -> list[Route]:
+def _deferred(figures: Figures) -> Iterator[Metric]:
+    counts = GaugeMetricFamily("semaforo_deferred", "Requests kept on disk, by status.", labels=["status"])
+    for status, count in figures.by_status.items():
+        counts.add_metric([status], count)
+    yield counts
+    yield GaugeMetricFamily(
+        "semaforo_deferred_bytes", "Bytes of requests, results and files on disk.", figures.bytes
+    )
+    yield GaugeMetricFamily(
+        "semaforo_deferred_oldest_seconds", "Age of the first request of the queue on disk.", figures.oldest_s
+    )
+
+
+def routes(engine: Engine, deferred: Deferred | None = None) -> list[Route]:
     """Return the route of the metrics."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(EngineCollector(engine))
+    collector = EngineCollector(engine)
+    registry.register(collector)
     ProcessCollector(registry=registry)
 
     async def metrics(request: HttpRequest) -> Response:
         """``GET /metrics``."""
+        if deferred is not None:
+            collector.deferred = await deferred.figures()
         return HttpResponse(
             200, ((b"content-type", CONTENT_TYPE_LATEST.encode()),), generate_latest(registry)
         )

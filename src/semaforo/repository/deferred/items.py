@@ -195,11 +195,12 @@ def unfinished(db: sqlite3.Connection, batch: str) -> bool:
     return db.execute(query, (batch,)).fetchone() is not None
 
 
-def give_back(db: sqlite3.Connection, ids: Sequence[str], not_before: float) -> None:
-    """Put requests that run back into the queue, not to be taken before a time."""
+def give_back(db: sqlite3.Connection, ids: Sequence[str], not_before: float, *, begun: bool = True) -> None:
+    """Put requests that were taken back into the queue, not to be taken before a time."""
     db.executemany(
-        "UPDATE items SET status = 'queued', not_before = ? WHERE id = ? AND status = 'running'",
-        [(not_before, item_id) for item_id in ids],
+        "UPDATE items SET status = 'queued', not_before = ?, attempts = attempts - ? "
+        "WHERE id = ? AND status = 'running'",
+        [(not_before, 0 if begun else 1, item_id) for item_id in ids],
     )
 
 

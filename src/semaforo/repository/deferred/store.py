@@ -21,7 +21,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
-from semaforo.errors import ConfigError, Refused, SemaforoError
+from semaforo.errors import ConfigError, NotReady, Refused, SemaforoError
 from semaforo.repository.deferred.schema import prepare
 
 T = TypeVar("T")
@@ -59,27 +59,31 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """A database of deferred work, open until `close`.
-
-    Raises:
-        ConfigError: The file cannot be used; the message says why and what to do.
-    """
+    """A database of deferred work, from `open` to `close`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pieces: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
-        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Open the database, which is made where there is none.
+
+        Raises:
+            ConfigError: The file cannot be used; the message says why and what to do.
+        """
         opened: Future[None] = Future()
-        self._thread = threading.Thread(target=self._work, args=(opened,), name="deferred", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._work, args=(opened,), name="deferred", daemon=True)
+        thread.start()
         opened.result()
+        self._thread = thread
 
     def submit(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
         """Have a piece of work done in a transaction; its result is there once that is on disk."""
-        if self._closed:
-            raise SemaforoError(f"{self.path} is closed")
+        if self._thread is None:
+            raise NotReady(f"{self.path} is not open: the server is starting or stopping", retry_after_s=1.0)
         future: Future[T] = Future()
         self._pieces.put((lambda db: work(db, *args, **kwargs), future))  # type: ignore[arg-type]  # T is object
         return future
@@ -97,10 +101,10 @@ class Store:
 
     def close(self) -> None:
         """Finish what was submitted, then close."""
-        if not self._closed:
-            self._closed = True
+        thread, self._thread = self._thread, None
+        if thread is not None:
             self._pieces.put(None)
-            self._thread.join()
+            thread.join()
 
     def _work(self, opened: Future[None]) -> None:
         try:
