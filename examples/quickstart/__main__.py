@@ -64,7 +64,7 @@ def main() -> int:
 def prepare(folder: Path, again: bool, console: Console) -> dict[str, float]:
     """Train what is not there yet, write the fleet file, and return the measured qualities."""
     noted = folder / "measured.json"
-    if again or not noted.exists():
+    if again or not noted.exists() or not (folder / "digits-test.npz").exists():
         from train import train
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +100,9 @@ def hints(url: str, fleet: Path, console: Console) -> None:
     semaforo = show(Path(sys.executable).with_name("semaforo"))
     console.print(f"  {semaforo} explain --url {url}  # why it went where it went", highlight=False)
     console.print(f"  {semaforo} check {show(fleet)}  # what each model is worth", highlight=False)
+    console.print(
+        f"  {semaforo} evaluate digits --fleet {show(fleet)}  # how good each one is", highlight=False
+    )
     console.print(f"Serving at {url} until Ctrl-C", style="bold")
 
 

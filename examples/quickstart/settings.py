@@ -8,11 +8,13 @@ tasks:
     outputs: {label: int64, probabilities: fp32[10]}
     prefer:  {minimise: cost, keep_quality: 0.97}   # the cheapest that is nearly as good as the best
     deadline: 1s
+    evaluate: digits-test.npz                # `semaforo evaluate digits` measures every variant on it
 
   tumour:                                    # are these cells malignant?
     inputs:  {cells: fp32[30]}
     outputs: {malignant: bool}
     prefer:  {maximise: quality, within: 50ms}      # the best that answers in time
+    evaluate: tumour-test.npz
 
 devices:
   cpu: {price: 0.04/h}                       # a local model costs its device-seconds at this price

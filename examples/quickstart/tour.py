@@ -49,7 +49,7 @@ def visits(quality: Mapping[str, float]) -> list[Visit]:
 
 def tour(url: str, folder: Path, quality: Mapping[str, float], console: Console) -> int:
     """Make all visits, print the table, and return how many went as they should."""
-    data = np.load(folder / "held-out.npz")
+    data = {**np.load(folder / "digits-test.npz"), **np.load(folder / "tumour-test.npz")}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
     table.add_column("asked", no_wrap=True)
     table.add_column("decided, and why (✗ = ruled out)")
@@ -84,7 +84,7 @@ def body(target: str, data: Mapping[str, np.ndarray], rows: int) -> dict[str, An
 
 def ask(client: httpx.Client, visit: Visit, data: Mapping[str, np.ndarray]) -> tuple[list[Text], bool]:
     """Make one visit; return its row of the table, and whether it went as it should."""
-    truth = data["kind"] == 0 if visit.target == "tumour" else data["digit"]
+    truth = data["malignant" if visit.target == "tumour" else "label"]
     asked = body(visit.target, data, visit.rows)
     response = client.post(f"/v2/models/{visit.target}/infer", json=asked, headers=visit.headers)
     story = client.get(f"/semaforo/v1/decisions/{response.headers['semaforo-request-id']}").json()

@@ -40,12 +40,13 @@ SEED = 7
 def train(folder: Path) -> dict[str, float]:
     """Train all models into ``folder/models`` and return the measured quality of each, by name.
 
-    Held-out rows are kept in ``folder/held-out.npz`` for whoever wants to ask with real data.
+    Held-out rows are kept in ``<task>-test.npz``, under the names of the task, for `semaforo evaluate`.
     """
     digits, tumours = load_digits(), load_breast_cancer()
     images, test_images, labels, test_labels = split(digits.data, digits.target, 450)
     cells, test_cells, kinds, test_kinds = split(tumours.data, tumours.target, 143)
-    np.savez(folder / "held-out.npz", image=test_images, digit=test_labels, cells=test_cells, kind=test_kinds)
+    np.savez(folder / "digits-test.npz", image=test_images, label=test_labels)
+    np.savez(folder / "tumour-test.npz", cells=test_cells, malignant=test_kinds == 0)
 
     large = make_pipeline(
         MinMaxScaler(), MLPClassifier((512, 256), alpha=1e-3, batch_size=64, random_state=SEED)

@@ -180,7 +180,7 @@ def _show(exam: Exam, grades: list[Grade], written: bool) -> None:
     console.print(table)
     scale = f"; {_SCALES[exam.metric]}" if exam.metric in _SCALES else ""
     console.print(
-        f"{exam.task.name}, {exam.rows} rows; times and cost of one row alone and in batches{scale}"
+        f"{exam.task.name}, {exam.rows} rows; times of one row alone, cost of 1,000 in batches{scale}"
     )
     if any(found.quality for found in grades):
         console.print(
