@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 FEATURES = 64
 CLASSES = 10
+IMAGE = (3, 32, 32)
 MOST_NUMBERS = 1 << 20
 _DIGITS = 5
 _CHANNELS = 64
@@ -55,6 +56,30 @@ def classifier(path: Path) -> None:
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
     _save(path, nodes, weights, "probabilities", CLASSES)
+
+
+def convolution(path: Path) -> None:
+    """Write five convolutions 3×32×32 → 10 (about 40 MFLOP a row) with random weights: ``x`` → ``scores``."""
+    drawn = np.random.default_rng(0)
+    weights: dict[str, NDArray[Any]] = {}
+    nodes = []
+    last, channels = "x", IMAGE[0]
+    for k, (made, stride) in enumerate(((32, 1), (48, 2), (64, 1), (96, 2), (96, 1))):
+        scale = (2 / (9 * channels)) ** 0.5
+        weights[f"w{k}"] = (drawn.standard_normal((made, channels, 3, 3)) * scale).astype(np.float32)
+        sides = {"kernel_shape": [3, 3], "pads": [1] * 4, "strides": [stride] * 2}
+        nodes += [
+            helper.make_node("Conv", [last, f"w{k}"], [f"c{k}"], **sides),
+            helper.make_node("Relu", [f"c{k}"], [f"r{k}"]),
+        ]
+        last, channels = f"r{k}", made
+    weights["head"] = (drawn.standard_normal((channels, CLASSES)) / 10).astype(np.float32)
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "head"], ["scores"]),
+    ]
+    _save(path, nodes, weights, "scores", CLASSES, IMAGE)
 
 
 def work(path: Path, seconds: float) -> float:
@@ -105,12 +130,17 @@ def _work(path: Path, layers: int) -> None:
 
 
 def _save(
-    path: Path, nodes: list[onnx.NodeProto], weights: Mapping[str, NDArray[Any]], output: str, width: int
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    weights: Mapping[str, NDArray[Any]],
+    output: str,
+    width: int,
+    given: tuple[int, ...] = (FEATURES,),
 ) -> None:
     graph = helper.make_graph(
         nodes,
         "benchmark",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", FEATURES])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *given])],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", width])],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )

@@ -60,15 +60,25 @@ class Options(msgspec.Struct, frozen=True):
     keep: bool
 
 
-def options(name: str, doc: str | None) -> Options:
-    """Read the arguments that all benchmarks take."""
+def arguments(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that all benchmarks take."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=(doc or "").split("\n")[0]
     )
     parser.add_argument("--quick", action="store_true", help="a few seconds: a smoke test, not a measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--keep", action="store_true", help="write figures and plots to docs/benchmarks")
-    given = parser.parse_args()
+    return parser
+
+
+def options(name: str, doc: str | None) -> Options:
+    """Read the arguments that all benchmarks take."""
+    parser = arguments(name, doc)
+    return chosen(parser, parser.parse_args())
+
+
+def chosen(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Options:
+    """Return what was asked for with the arguments that all benchmarks take."""
     if given.keep and given.quick:
         parser.error("--keep needs a full run: leave out --quick")
     return Options(given.quick, given.json, given.keep)
@@ -108,13 +118,18 @@ def share_interval(hits: int, total: int) -> tuple[float, float, float]:
 
 
 class Report:
-    """Figures and remarks of one run; `finish` prints and writes them."""
+    """Figures and remarks of one run; `finish` prints and writes them.
+
+    Attributes:
+        sections: Markdown that ends the kept page.
+    """
 
     def __init__(self, name: str, title: str, asked: Options) -> None:
         self.name = name
         self.figures: dict[str, Figure] = {}
         self.notes: list[str] = []
         self.tables: list[Table] = []
+        self.sections: list[str] = []
         self.console = Console()
         self._title = title
         self._asked = asked
@@ -198,6 +213,8 @@ class Report:
         lines += [f"- {text}" for text in self.notes]
         for plot in sorted(KEPT.glob(f"{self.name}-*.svg")):
             lines += ["", f"![{plot.stem}]({plot.name})"]
+        for section in self.sections:
+            lines += ["", section]
         (KEPT / f"{self.name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     @staticmethod

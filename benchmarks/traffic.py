@@ -34,13 +34,14 @@ _WARM_CONNECTIONS = 32
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """One kind of request: its share of the arrivals, and what is sent."""
+    """One kind of request: its share of the arrivals, and what is sent (`packed` where the body is no text)."""
 
     name: str
     share: float
     path: str
     body: str
     headers: dict[str, str] = {}
+    packed: bytes = b""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -266,7 +267,7 @@ class _Run:
 
 
 def _wire(kind: Kind, port: int) -> bytes:
-    body = kind.body.encode()
+    body = kind.packed or kind.body.encode()
     headers = {
         "host": f"127.0.0.1:{port}",
         "content-type": "application/json",
