@@ -162,6 +162,22 @@ def replay(
     run(journal)
 
 
+@app.command(epilog="Examples: semaforo top http://127.0.0.1:8090 --interval 5s · semaforo top --once")
+def top(
+    url: Annotated[
+        str, typer.Argument(help="Address of the server.", envvar="SEMAFORO_URL", show_envvar=False)
+    ] = DEFAULT_URL,
+    key: ApiKey = "",
+    interval: Annotated[str, typer.Option(help="Time between two looks, which rates are taken over.")] = "1s",
+    once: Annotated[bool, typer.Option("--once", help="Print one table after one interval.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one look as JSON.")] = False,
+) -> None:
+    """Watch a fleet: queues, rates, latencies and replicas, until q or Ctrl-C."""
+    from semaforo.cli.top import run
+
+    run(url, key, interval, once, as_json)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""

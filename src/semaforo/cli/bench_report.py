@@ -27,14 +27,14 @@ class Report(msgspec.Struct, frozen=True):
         title: What was asked, in a line.
         open_loop: Whether requests kept to a schedule.
         asked_s: How long requests were to be sent.
-        deadline: As it was given, or None.
+        within: Within what answers were to come, in words, or "".
         summary: The figures.
     """
 
     title: str
     open_loop: bool
     asked_s: float
-    deadline: str | None
+    within: str
     summary: Summary
 
 
@@ -77,11 +77,15 @@ def show(report: Report) -> None:
     if found.seconds < report.asked_s - 0.01:
         console.print(f"ended early, after {found.seconds:.1f} of {report.asked_s:g} s", style="yellow")
     console.print(_counts(report))
+    console.print(f"\nlatency in ms, from {'the moment each was due' if report.open_loop else 'its sending'}")
     console.print(_latencies(report))
     if len(found.served) > 1 or any(served.name for served in found.served):
+        console.print()
         console.print(_served(found))
     if found.reasons:
+        console.print()
         console.print(_reasons(found))
+    console.print()
     late = f"late by {_ms(found.lateness.p99)} ms (p99), " if report.open_loop else ""
     console.print(
         f"generator: {late}{found.generator_cpu:.0%} of a core, at most {found.connections:,} connections",
@@ -118,10 +122,11 @@ def _counts(report: Report) -> Table:
     table.add_row("requests", f"{found.requests:,}", f"{found.offered:,.1f}/s", f"in {found.seconds:.1f} s")
     share = found.answered / max(1, found.requests)
     table.add_row("answered well", f"{found.answered:,}", f"{found.throughput:,.1f}/s", f"{share:.2%}")
-    if report.deadline is not None or found.in_time != found.answered:
+    if report.within:
         share = found.in_time / max(1, found.requests)
-        within = f" within {report.deadline}" if report.deadline else ""
-        table.add_row("in time", f"{found.in_time:,}", f"{found.goodput:,.1f}/s", f"{share:.2%}{within}")
+        table.add_row(
+            "in time", f"{found.in_time:,}", f"{found.goodput:,.1f}/s", f"{share:.2%} {report.within}"
+        )
     if found.tokens_per_s:
         table.add_row("tokens", "", f"{found.tokens_per_s:,.1f}/s", "")
     sent, received = found.sent_bytes / found.seconds, found.received_bytes / found.seconds
@@ -131,9 +136,7 @@ def _counts(report: Report) -> Table:
 
 def _latencies(report: Report) -> Table:
     found = report.summary
-    since = "the moment each was due" if report.open_loop else "its sending"
-    table = _table("ms", "p50", "p90", "p99", "p99.9", "max", "mean")
-    table.title, table.title_justify, table.title_style = f"Latency from {since}", "left", "bold"
+    table = _table("", "p50", "p90", "p99", "p99.9", "max", "mean")
     table.add_row("all", *_spread(found.latency))
     if found.first_token.count:
         table.add_row("first token", *_spread(found.first_token))
@@ -155,7 +158,7 @@ def _served(found: Summary) -> Table:
 
 
 def _reasons(found: Summary) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
     table.add_column("ended badly", no_wrap=True)
     table.add_column("requests", justify="right", no_wrap=True)
     table.add_column("why, for example", overflow="fold", ratio=1)
@@ -168,7 +171,7 @@ def _reasons(found: Summary) -> Table:
 
 
 def _table(first: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
     table.add_column(first, overflow="fold")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

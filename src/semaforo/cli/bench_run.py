@@ -89,7 +89,9 @@ def run(asked: Asked, json: Path | None, plot: Path | None) -> None:
     summary = summarise(
         outcome, tuple(kind.deadline_s for kind in load.kinds), open_loop=load.moments is not None
     )
-    report = Report(_title(asked, load), load.moments is not None, load.seconds, asked.deadline, summary)
+    report = Report(
+        _title(asked, load), load.moments is not None, load.seconds, _deadline(asked, load), summary
+    )
     if json is not None:
         write_json(report, msgspec.to_builtins(msgspec.structs.replace(asked, key="", data=None)), json)
     if plot is not None:
@@ -281,6 +283,12 @@ def _probe(asked: Asked, load: Load) -> None:
     if 400 <= response.status_code < 500 and response.status_code != 429:
         found = reply_error(response.status_code, response.headers, response.content, asked.url)
         raise type(found)(f"the first request was answered by {response.status_code}: {found}")
+
+
+def _deadline(asked: Asked, load: Load) -> str:
+    if asked.deadline is not None:
+        return f"within {asked.deadline}"
+    return "within their deadlines" if any(kind.deadline_s is not None for kind in load.kinds) else ""
 
 
 def _title(asked: Asked, load: Load) -> str:

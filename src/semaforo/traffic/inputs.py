@@ -83,7 +83,9 @@ def random_array(spec: TensorSpec, shape: tuple[int, ...], drawn: np.random.Gene
     if dtype not in DTYPES:
         raise InvalidRequest(f"input '{spec.name}' has the datatype '{dtype}', which is none of V2")
     if dtype == "BYTES":
-        raise InvalidRequest(f"input '{spec.name}' takes BYTES, which cannot be made up: give --data FILE")
+        raise InvalidRequest(
+            f"input '{spec.name}' takes BYTES, which cannot be made up: give --data FILE (or --chat for a chat)"
+        )
     if dtype == "BOOL":
         return drawn.random(shape) < 0.5
     if dtype == "BF16":
