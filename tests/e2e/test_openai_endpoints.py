@@ -278,6 +278,23 @@ def test_a_client_that_leaves_frees_all_choices(client: openai.OpenAI, upstream:
     upstream.wait(lambda: upstream.running == 0 and upstream.cancelled == 2)
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_a_silent_stream_shows_that_it_lives(
+    served: Served, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    for module in ("chat", "completions"):
+        monkeypatch.setattr(f"semaforo.server.openai.{module}.SILENCE_S", 0.02)
+    upstream.word_s = 0.1
+    body = {"model": "near", "prompt": PROMPT, "messages": [{"role": "user", "content": PROMPT}]}
+    reply = post(served, path, body | {"stream": True, "max_tokens": 3})
+    events = reply.text.split("\n\n")
+    assert ": still working" in events[1:-1]
+    told = [json.loads(event[6:])["choices"][0] for event in events if event.startswith("data: {")]
+    said = "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in told)
+    assert said == "".join(words(upstream, most=3))
+    assert events[-2:] == ["data: [DONE]", ""]
+
+
 # --- embeddings ----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from semaforo.config import FleetFile, FleetFileError, load_fleet, parse_fleet
+from semaforo.config.tensors import from_upstreams, tensors_of
 from semaforo.entities import TensorSpec
 
 GOOD = """\
@@ -236,3 +237,63 @@ def test_merge_keys_and_literal_dollars() -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FleetFileError, match=r"none\.yaml: no such file"):
         load_fleet(tmp_path / "none.yaml")
+
+
+AGREED = """\
+tasks:
+  embed: {kind: embedding}
+  judge: {kind: moderation}
+  hear: {kind: transcription}
+models:
+  near: {task: embed, url: http://127.0.0.1:1/v1}
+  own: {task: judge, python: rules:judge}
+  ear: {task: hear, url: http://127.0.0.1:1/v1}
+  other: {task: hear, python: rules:hear}
+"""
+
+
+def test_kinds_that_openai_offers_bring_their_tensors() -> None:
+    fleet = read(AGREED).settings
+    inputs, outputs = tensors_of(fleet.tasks["embed"], extras=from_upstreams("embed", fleet))
+    assert [str(spec) for spec in (*inputs, *outputs)] == [
+        "input: bytes[]",
+        "embedding: fp32[?]",
+        "tokens: int64[]",
+    ]
+    # A model of our own need not give more than the answer, so that a task it shares does not hold more.
+    for task in ("judge", "hear"):
+        _, outputs = tensors_of(fleet.tasks[task], extras=from_upstreams(task, fleet))
+        assert [spec.name for spec in outputs] == ["scores" if task == "judge" else "text"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (
+            "embedding",
+            "embedding, outputs: {y: int64}",
+            "fleet.yaml:2: tasks.embed.outputs: gives y: int64[]",
+        ),
+        (
+            "embedding",
+            "embedding, inputs: {a: bytes, b: bytes}",
+            "tasks.embed.inputs: takes a: bytes[], b: bytes[]",
+        ),
+        (
+            "moderation",
+            "moderation, outputs: {scores: 'fp32[2]'}",
+            "tasks.judge.outputs.scores: has no labels",
+        ),
+        ("embedding", "tensor, inputs: {x: bytes}, outputs: {y: 'fp32[3]'}", "say which kind it is"),
+        ("task: embed, ", "task: embed, context: 3, ", "models.near.context: means nothing"),
+    ],
+)
+def test_tensors_that_a_kind_did_not_agree_on(old: str, new: str, text: str) -> None:
+    assert AGREED.count(old) == 1
+    found = problems(AGREED.replace(old, new))
+    assert len(found) == 1
+    assert text in found[0]
+
+
+def test_a_kind_that_is_misspelt() -> None:
+    assert "Did you mean 'embedding'?" in problems(AGREED.replace("embedding", "embeding"))[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from semaforo.errors import InvalidRequest
@@ -63,7 +63,7 @@ def parse_form(content_type: str, body: bytes) -> list[Part]:
         parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]  # a dict of its hooks
         parser.write(body)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise InvalidRequest(f"the form is broken: {error}") from None
     if not reader.ended:
         raise InvalidRequest("the form ends before its last boundary")

@@ -10,6 +10,7 @@ What happens to a request, in order:
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -29,6 +30,8 @@ from semaforo.wire.openai_inputs import TextsCall, parse_embedding, parse_modera
 from semaforo.wire.openai_rows import embeddings_object, moderations_object
 from semaforo.wire.payload import Array, Tensors
 from semaforo.wire.transcript import AudioCall, parse_audio, transcript
+
+_IN_THREAD = 1_000_000
 
 
 class TensorRoutes:
@@ -63,7 +66,13 @@ class TensorRoutes:
     async def transcriptions(self, request: HttpRequest) -> Response:
         """``POST /v1/audio/transcriptions``."""
         body = await request.body()
-        call = parse_audio(parse_form(request.header("content-type") or "", body))
+        kind = request.header("content-type") or ""
+        parts = (
+            await asyncio.to_thread(parse_form, kind, body)
+            if len(body) > _IN_THREAD
+            else parse_form(kind, body)
+        )
+        call = parse_audio(parts)
         target, task = find(self._door.catalog, call.model, TRANSCRIPTION)
         if call.timed and "details" not in roles(task).extras:
             raise InvalidField(
