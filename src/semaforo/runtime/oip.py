@@ -10,14 +10,15 @@ Rules this module keeps:
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
-from semaforo.entities import Priority
-from semaforo.errors import ModelFailed, RuntimeLoadError
+from semaforo.entities import DTYPES, Priority, TensorSpec
+from semaforo.errors import ModelFailed, Refused, RuntimeLoadError, SemaforoError
 from semaforo.runtime.handed import HANDED, NOTHING
 from semaforo.runtime.oip_load import About, look_up
 from semaforo.runtime.oip_options import Options, parse_options
@@ -97,6 +98,9 @@ class OipModel(Upstream):
         missing = [name for name in self._wanted if name not in outputs]
         if missing:
             raise ModelFailed(f"{self._options.where} left out the output {', '.join(missing)}")
+        for spec in self.signature.outputs:
+            if spec.name in outputs:
+                outputs[spec.name] = self._as_declared(spec, outputs[spec.name])
         return outputs
 
     def close(self) -> None:
@@ -104,6 +108,19 @@ class OipModel(Upstream):
         if self._watching is not None and not self._watching.done():
             self._watching.cancel()
         super().close()
+
+    def _as_declared(self, spec: TensorSpec, array: Array) -> Array:
+        """Return an output in its declared shape: servers differ in whether one value a row is a column."""
+        leading = array.shape[:1] if self.signature.batched else ()
+        row = array.shape[len(leading) :]
+        if array.dtype == DTYPES[spec.dtype]:
+            if spec.accepts(row):
+                return array
+            if -1 not in spec.shape and math.prod(row) == math.prod(spec.shape):
+                return array.reshape((*leading, *spec.shape))
+        raise ModelFailed(
+            f"{self._options.where} gave '{spec.name}' as {array.dtype}{list(row)}; {spec} is declared"
+        )
 
     def _contract(self) -> tuple[dict[str, str], dict[str, Any]]:
         """Return what is handed on with a batch, as headers and as parameters."""
@@ -125,6 +142,12 @@ class OipModel(Upstream):
             elif self._about.scheduled:
                 parameters["priority"] = handed.priority + 1
         return headers, parameters
+
+    def _unreached(self, error: httpx.ConnectError) -> SemaforoError:
+        # Nothing has been run, so that it may run elsewhere; but only what is watched is given up at last.
+        if self._watch is None:
+            return super()._unreached(error)
+        return Refused(f"{self._options.where} cannot be reached: {error}", retry_after_s=self._oip.poll_s)
 
     async def _get(self, path: str) -> httpx.Response:
         return await self._connect().get(path, timeout=_PROBE_S)

@@ -89,7 +89,7 @@ class Upstream:
         except httpx.TimeoutException as error:
             raise ModelFailed(self._too_slow(error)) from None
         except httpx.ConnectError as error:
-            raise ModelFailed(f"{self._options.where} cannot be reached: {error}") from None
+            raise self._unreached(error) from None
         except httpx.HTTPError as error:
             detail = str(error) or type(error).__name__
             raise ModelFailed(
@@ -148,6 +148,9 @@ class Upstream:
                 "retry_after_s": limits.retry_after_s or 0.0,
             }
         )
+
+    def _unreached(self, error: httpx.ConnectError) -> SemaforoError:
+        return ModelFailed(f"{self._options.where} cannot be reached: {error}")
 
     def _too_slow(self, error: httpx.TimeoutException) -> str:
         if isinstance(error, httpx.ConnectTimeout):
