@@ -1,7 +1,8 @@
-"""Writes ``docs/configuration.md`` and ``docs/cli.md`` from the code; ``--check`` fails where they differ."""
+"""Writes ``docs/configuration.md``, ``docs/cli.md`` and ``docs/openapi.json`` from the code; ``--check`` fails where they differ."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from typer.testing import CliRunner
 from semaforo.cli import app
 from semaforo.config import FleetSettings
 from semaforo.config.reader import Field, fields_of
+from semaforo.server.http import HttpRequest, Response, Route
+from semaforo.server.openapi.document import document
+from semaforo.server.openapi.operations import OPERATIONS
 
 HERE = Path(__file__).parent
 INTRODUCTION = """\
@@ -141,10 +145,26 @@ def command_line() -> str:
     return "\n".join(parts)
 
 
+def description() -> str:
+    """Return the OpenAPI description of everything that is served."""
+    routes = [Route(method, pattern, "probe", nothing) for method, pattern in OPERATIONS]  # type: ignore[arg-type]
+    return json.dumps(document(routes, "", keys=False), indent=1, ensure_ascii=False) + "\n"
+
+
+async def nothing(request: HttpRequest) -> Response:
+    """Stand in for a handler: only what is said of a route counts here."""
+    raise AssertionError
+
+
 def main(check: bool = False) -> None:
-    """Write both references, or compare them with what is there."""
+    """Write the references, or compare them with what is there."""
     stale = []
-    for name, text in (("configuration.md", configuration()), ("cli.md", command_line())):
+    written = {
+        "configuration.md": configuration(),
+        "cli.md": command_line(),
+        "openapi.json": description(),
+    }
+    for name, text in written.items():
         path = HERE / name
         if check and (not path.exists() or path.read_text() != text):
             stale.append(str(path))

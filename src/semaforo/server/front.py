@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from semaforo.server import admin, metrics, openai, v2
+from semaforo.server import admin, metrics, openai, openapi, v2
 from semaforo.server.app import App
 from semaforo.server.deferred.service import Deferred, routes_without
 from semaforo.server.description import Description
@@ -22,7 +22,8 @@ def make_app(engine: Engine, settings: ServerSettings, kept: KeptAnswers | None 
     if kept is None:
         kept = KeptAnswers(settings.idempotency_entries, settings.idempotency_ttl_s)
     inference = Inference(engine, kept)
-    own = v2.V2(engine, Description(engine))
+    description = Description(engine)
+    own = v2.V2(engine, description)
     deferred = Deferred(engine, settings.deferred) if settings.deferred else None
     routes = [
         *v2.routes(own, inference, Generation(engine, inference)),
@@ -31,6 +32,7 @@ def make_app(engine: Engine, settings: ServerSettings, kept: KeptAnswers | None 
         *(deferred.routes() if deferred else routes_without()),
         *metrics.routes(engine, deferred),
     ]
+    routes += openapi.routes(routes, description.server(())["version"], bool(settings.keys))
     app = App(routes, settings, engine.new_id, [(openai.PREFIX, openai.error_response)])
     if deferred:
         deferred.attach(app)
