@@ -1,4 +1,4 @@
-"""Writes ``docs/configuration.md``, ``docs/cli.md`` and ``docs/openapi.json`` from the code; ``--check`` fails where they differ."""
+"""Writes configuration.md, cli.md and openapi.json from the code; ``--check`` fails where they differ."""
 
 from __future__ import annotations
 

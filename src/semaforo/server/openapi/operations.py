@@ -72,8 +72,9 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
 }
 """By name, without the prefix ``semaforo-``."""
 
-_LIMIT = {"limit": ({"type": "integer", "minimum": 1}, "Most entries.")}
-_PAGE = {**_LIMIT, "after": ({"type": "string"}, "Id of the last entry that was seen.")}
+_Query = dict[str, tuple[dict[str, Any], str]]
+_LIMIT: _Query = {"limit": ({"type": "integer", "minimum": 1}, "Most entries.")}
+_PAGE: _Query = {**_LIMIT, "after": ({"type": "string"}, "Id of the last entry that was seen.")}
 _V2, _OPENAI, _ADMIN, _LATER = "Open Inference Protocol V2", "OpenAI", "Operation", "Deferred work"
 _MODEL = "/v2/models/{model}"
 _VERSION = _MODEL + "/versions/{version}"
