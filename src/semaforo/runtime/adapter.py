@@ -244,6 +244,8 @@ class _Side:
             return None
         self._used.add(source.name)
         flow = Flow(source, target, incoming=self._incoming)
+        if not self._incoming:
+            rule = _with_labels(rule, source, target)
         if rule is not None:
             flow.apply(rule)
             if rule.field:
@@ -293,6 +295,22 @@ class _Side:
                 )
             self._used.add(name)
         return _Port(target.name, packed=tuple(pairs.items()))
+
+
+def _with_labels(rule: Rule | None, source: TensorSpec, target: TensorSpec) -> Rule | None:
+    """Add the labels that a model knows of itself, where the task has them in another order or form."""
+    own = source.labels
+    if not own or not target.labels or (rule is not None and rule.labels is not None):
+        return rule
+    if set(own) != set(target.labels):
+        raise Mismatch(
+            f"label mismatch: the model's classes are {', '.join(own)}, the task's {', '.join(target.labels)}; "
+            "declare 'labels': the model's own names → the task's"
+        )
+    texts = (source.dtype == "BYTES", target.dtype == "BYTES")
+    if texts == (True, True) or (own == target.labels and texts == (False, False)):
+        return rule
+    return msgspec.structs.replace(rule or Rule(), labels=list(own))
 
 
 def _constant(value: Any, target: TensorSpec) -> Array:
