@@ -161,6 +161,20 @@ def test_what_cannot_be_served_stays_with_its_reason(tmp_path: Path) -> None:
     assert all(f"#   {name}: " in text for name in reasons)
 
 
+def test_what_a_model_leaves_open_is_seen_from_what_it_gives(tmp_path: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.arange(12.0).reshape(6, 2)
+    skops.dump(LogisticRegression().fit(rows, [0, 1, 2, 0, 1, 2]), tmp_path / "kinds.skops")
+    _, file = drafted(tmp_path)
+    task = file.settings.tasks["kinds"]
+    assert next(iter(task.inputs.values())).type.shape == (2,)
+    assert task.outputs["label"].type == TensorSpec("", "INT64")
+    assert task.outputs["probabilities"].type == TensorSpec("", "FP64", (3,))
+    assert file.settings.models["kinds-sklearn"].runtime == "sklearn"
+
+
 def test_paths_are_seen_from_the_fleet_file(tmp_path: Path) -> None:
     models.linear(place(tmp_path / "models/net/model.onnx"))
     beside = tmp_path / "etc"

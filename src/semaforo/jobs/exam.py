@@ -165,7 +165,8 @@ def _scores(task: TaskType, judged: TensorSpec) -> TensorSpec | None:
     if _is_scores(judged):
         return judged
     found = [spec for spec in task.outputs if _is_scores(spec)]
-    return found[0] if len(found) == 1 else None
+    named = [spec for spec in found if "prob" in spec.name.lower()]
+    return next((only[0] for only in (named, found) if len(only) == 1), None)
 
 
 def _truth(data: Labelled, column: str, judged: TensorSpec, *, scored: bool) -> Array:
