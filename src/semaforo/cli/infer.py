@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import typer
+from rich.console import Console
 
 from semaforo.api import AnyFleet, Client, Fleet, FleetAnswer
 from semaforo.entities import Contract, Priority, Privacy
@@ -37,7 +39,10 @@ def run(question: Question, url: str, key: str, fleet: Path | None) -> None:
     if bool(question.data) == bool(question.text):
         raise InvalidRequest("give --data for tensors, or --text for a chat")
     if fleet is not None:
-        with Fleet.open(fleet, journal=False) as opened:
+        opened = Fleet.open(fleet, journal=False)
+        with Console(stderr=True).status(f"Loading {fleet}"):
+            opened.start()
+        with closing(opened):
             _ask(opened, question)
     else:
         with Client(url, key=key) as client:
