@@ -57,7 +57,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; what still runs is broken off."""
-        if self._http is not None:
+        if self._http is not None and self._loop is asyncio.get_running_loop():
             await self._http.aclose()
         self._looking.close()
 
