@@ -141,7 +141,7 @@ def methods(estimator: Any) -> dict[str, Callable[[Any], Any]]:
 
 
 def _spec(estimator: Any, output: str) -> TensorSpec:
-    classes = getattr(estimator, "classes_", None)
+    classes: Any = getattr(estimator, "classes_", None)
     known = isinstance(classes, np.ndarray) and classes.ndim == 1
     words = tuple(map(str, classes)) if known and classes.dtype.kind in "OUS" else ()
     if output == "label":

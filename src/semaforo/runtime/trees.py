@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -67,16 +67,10 @@ class Booster(msgspec.Struct, frozen=True):
     memory: int
 
 
-class _Rows(Protocol):
-    inputs: tuple[TensorSpec, ...]
-
-    def rows(self, inputs: Mapping[str, Array]) -> Any: ...
-
-
 class TreeModel:
     """A loaded ensemble; only outputs that are wanted are computed."""
 
-    def __init__(self, booster: Booster, table: _Rows, labels: tuple[str, ...]) -> None:
+    def __init__(self, booster: Booster, table: Matrix | Columns, labels: tuple[str, ...]) -> None:
         self._booster = booster
         self._table = table
         self.signature = Signature(table.inputs, _outputs(booster, labels))
@@ -125,7 +119,7 @@ def tree_model(path: Path, booster: Booster, options: TreeOptions) -> TreeModel:
         raise RuntimeLoadError(f"options.labels: {len(options.labels)} labels for {classes} classes")
     if options.columns and not booster.features:
         raise RuntimeLoadError(f"options.columns: {path.name} knows no names of features: leave it out")
-    table: _Rows = (
+    table: Matrix | Columns = (
         Columns(booster.features, booster.dtype) if options.columns else Matrix(booster.count, booster.dtype)
     )
     return TreeModel(booster, table, options.labels)
