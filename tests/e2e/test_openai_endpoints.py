@@ -314,6 +314,13 @@ def test_texts_become_vectors_in_order(client: openai.OpenAI, model: str, encodi
     assert (reply.usage.prompt_tokens, reply.usage.total_tokens) == (expected, expected)
 
 
+def test_a_long_list_comes_back_whole(client: openai.OpenAI) -> None:
+    texts = [f"train {number} waits" for number in range(4000)]
+    found = [entry.embedding for entry in client.embeddings.create(model="own-vectors", input=texts).data]
+    for number in (0, 1999, 3999):
+        np.testing.assert_allclose(found[number], text_models.embed(texts[number]), atol=1e-6)
+
+
 def test_many_requests_at_once_share_batches_and_keep_apart(served: Served, upstream: Upstream) -> None:
     async def run() -> list[Any]:
         async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:

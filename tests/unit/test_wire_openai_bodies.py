@@ -6,6 +6,7 @@ import base64
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -133,7 +134,8 @@ def test_a_body_is_read_or_refused_as_the_clients_fault(value: Any, field: str) 
 def test_vectors_are_written_as_numbers_or_as_bytes() -> None:
     rows = np.array([[0.5, -1.0], [0.1, 0.25]], np.float32)
     plain = embeddings_object(rows, "m", 3, "float")
-    assert plain["data"][0] == {"object": "embedding", "index": 0, "embedding": [0.5, -1.0]}
+    read = msgspec.json.decode(msgspec.json.encode(plain))
+    assert read["data"][0] == {"object": "embedding", "index": 0, "embedding": [0.5, -1.0]}
     packed = embeddings_object(rows, "m", 3, "base64")["data"][1]["embedding"]
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(packed), "<f4"), rows[1])
 

@@ -6,11 +6,14 @@ import base64
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from semaforo.entities.interface import Roles
 from semaforo.errors import ModelFailed
 from semaforo.wire.payload import Array, Tensors
+
+_JSON = msgspec.json.Encoder()
 
 FLAGGED_FROM = 0.5
 """The score from which a category counts, where the model has no verdict of its own."""
@@ -25,7 +28,8 @@ def embeddings_object(
     if encoding == "base64":
         written = [base64.b64encode(vector.tobytes()).decode("ascii") for vector in vectors]
     else:
-        written = vectors.tolist()
+        # Row by row: one call for all would hold up every other thread for as long as it takes.
+        written = [msgspec.Raw(_JSON.encode(vector.tolist())) for vector in vectors]
     return {
         "object": "list",
         "data": [

@@ -32,6 +32,7 @@ from semaforo.wire.payload import Array, Tensors
 from semaforo.wire.transcript import AudioCall, parse_audio, transcript
 
 _IN_THREAD = 1_000_000
+_NUMBERS_IN_THREAD = 16_384
 
 
 class TensorRoutes:
@@ -98,9 +99,12 @@ class TensorRoutes:
                 "dimensions", f"'{answer.model}' gives embeddings of {rows.shape[1]}, not {call.dimensions}"
             )
         tokens = int(result.arrays["tokens"].sum()) if "tokens" in parts.extras else estimate
-        value = embeddings_object(rows, answer.model, tokens, call.encoding)
         headers = (JSON, *self._door.inference.served.of(answer, request.id))
-        return HttpResponse(200, headers, msgspec.json.encode(value))
+        if rows.size > _NUMBERS_IN_THREAD:
+            written = await asyncio.to_thread(_written, rows, answer.model, tokens, call)
+        else:
+            written = _written(rows, answer.model, tokens, call)
+        return HttpResponse(200, headers, written)
 
     async def _moderate(
         self, request: HttpRequest, call: TextsCall, asked: Asked, target: str, task: TaskType, hear: bool
@@ -124,6 +128,10 @@ class TensorRoutes:
         kind, written = transcript(call, text, _details(result, parts, answer.model))
         headers = ((b"content-type", kind.encode()), *self._door.inference.served.of(answer, request.id))
         return HttpResponse(200, headers, written)
+
+
+def _written(rows: Array, model: str, tokens: int, call: TextsCall) -> bytes:
+    return msgspec.json.encode(embeddings_object(rows, model, tokens, call.encoding))
 
 
 def _text(column: Array) -> str:
