@@ -74,18 +74,8 @@ def row_shape(spec: TensorSpec, rows: int, given: Mapping[str, tuple[int, ...]])
 
 
 def random_array(spec: TensorSpec, shape: tuple[int, ...], drawn: np.random.Generator) -> Array:
-    """Draw a tensor: 0 to 1 for floats, 0 to 255 for UINT8, 0 to 99 for other integers.
-
-    Raises:
-        InvalidRequest: Nothing valid can be drawn.
-    """
+    """Draw a tensor: 0 to 1 for floats, 0 to 255 for UINT8, 0 to 99 for other integers."""
     dtype = spec.dtype
-    if dtype not in DTYPES:
-        raise InvalidRequest(f"input '{spec.name}' has the datatype '{dtype}', which is none of V2")
-    if dtype == "BYTES":
-        raise InvalidRequest(
-            f"input '{spec.name}' takes BYTES, which cannot be made up: give --data FILE (or --chat for a chat)"
-        )
     if dtype == "BOOL":
         return drawn.random(shape) < 0.5
     if dtype == "BF16":
@@ -117,6 +107,8 @@ def random_bodies(
                 f"--shape {name}: the model has no such input.{nearest(name, known)} It takes {', '.join(known)}"
             )
     required = [spec for spec in inputs if not spec.optional]
+    for spec in required:
+        _check_drawable(spec)
     sized = [(spec, row_shape(spec, rows, shapes)) for spec in required]
     elements = sum(math.prod(shape) for _, shape in sized)
     if elements * 8 > _MOST_BYTES:
@@ -210,6 +202,15 @@ def chat_bodies(model: str, prompts: Sequence[Any], *, stream: bool, tokens: int
             body.pop("stream_options", None)
         found.append((msgspec.json.encode(body), None))
     return found
+
+
+def _check_drawable(spec: TensorSpec) -> None:
+    if spec.dtype not in DTYPES:
+        raise InvalidRequest(f"input '{spec.name}' has the datatype '{spec.dtype}', which is none of V2")
+    if spec.dtype == "BYTES":
+        raise InvalidRequest(
+            f"input '{spec.name}' takes BYTES, which cannot be made up: give --data FILE (or --chat for a chat)"
+        )
 
 
 def _dims(shape: Sequence[int]) -> str:
