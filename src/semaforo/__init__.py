@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         AnyFleet,
         AsyncChat,
         AsyncClient,
+        AsyncDeferred,
         AsyncFleet,
         ChatStream,
         Client,
+        Deferred,
         Fleet,
         FleetAnswer,
         model,
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncFleet", "ChatStream", "Client", "Fleet",
-    "FleetAnswer", "SemaforoError", "__version__", "model",
+    "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncDeferred", "AsyncFleet", "ChatStream", "Client",
+    "Deferred", "Fleet", "FleetAnswer", "SemaforoError", "__version__", "model",
 ]  # fmt: skip
 
 _HOME = dict.fromkeys(__all__, "semaforo.api") | {"SemaforoError": "semaforo.errors"}

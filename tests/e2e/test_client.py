@@ -21,6 +21,7 @@ from semaforo import AnyAsyncFleet, AnyFleet, AsyncClient, AsyncFleet, Client, F
 from semaforo.build import blueprint
 from semaforo.errors import (
     ConfigError,
+    Conflict,
     Expired,
     Forbidden,
     InvalidRequest,
@@ -32,6 +33,7 @@ from semaforo.errors import (
     Unauthenticated,
     Unsatisfiable,
 )
+from semaforo.server.deferred.settings import DeferredSettings
 from semaforo.server.settings import KeySettings, ServerSettings
 from served_fleet import Served, serving, small_fleet
 from tiny_fleet import write_fleet
@@ -272,6 +274,41 @@ def test_closing_a_chat_stops_the_work(tmp_path: Path) -> None:
             idle(served)
         asyncio.run(close_in_the_middle(served.url))
         idle(served)
+
+
+def test_a_request_is_answered_later(tmp_path: Path) -> None:
+    async def ask(url: str) -> None:
+        async with AsyncClient(url) as client:
+            later = await client.submit("echo-int64", x=[[1], [2]])
+            assert (await later.result(20))["y"].tolist() == [[1], [2]]
+            assert await later.cancel() == await later.status()
+
+    deferred = DeferredSettings(path=tmp_path / "deferred.db")
+    settings = ServerSettings(port=0, grace_s=1.0, deferred=deferred)
+    with serving(small_fleet(tmp_path), settings) as served, Client(served.url) as client:
+        later = client.submit("digits", image=np.ones(4), min_quality=0.95)
+        answer = later.result(20)
+        assert answer.model == "net"
+        assert answer["scores"].shape == (3,)
+        assert later.status() == "done"
+        failing = client.submit("fail", x=1.0)
+        with pytest.raises(ModelFailed, match="this model always fails"):
+            failing.result(20)
+        client.submit("wait", seconds=0.3)
+        waiting = client.submit("wait", seconds=0.3)
+        with pytest.raises(Expired, match="it may still come"):
+            waiting.result(0.01)
+        assert waiting.cancel() == "cancelled"
+        with pytest.raises(Conflict, match="has no result"):
+            waiting.result(5)
+        with pytest.raises(InvalidRequest, match="has shape"):
+            client.submit("digits", image=np.ones(5))
+        asyncio.run(ask(served.url))
+
+
+def test_a_server_without_a_queue_says_so(served: Served) -> None:
+    with Client(served.url) as client, pytest.raises(SemaforoError, match="deferred"):
+        client.submit("digits", image=np.ones(4))
 
 
 def test_many_threads_share_a_client(served: Served) -> None:

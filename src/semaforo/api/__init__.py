@@ -5,11 +5,12 @@ from semaforo.api.async_client import AsyncClient
 from semaforo.api.asynchronous import AsyncFleet
 from semaforo.api.chat import AsyncChat, ChatStream
 from semaforo.api.client import Client
+from semaforo.api.deferred import AsyncDeferred, Deferred
 from semaforo.api.fleet import Fleet
 from semaforo.api.function import model
 from semaforo.api.surface import AnyAsyncFleet, AnyFleet
 
 __all__ = [
-    "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncFleet", "ChatStream", "Client", "Fleet",
-    "FleetAnswer", "model",
+    "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncDeferred", "AsyncFleet", "ChatStream", "Client",
+    "Deferred", "Fleet", "FleetAnswer", "model",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from semaforo.api.chat import AsyncChat
 from semaforo.api.client import Client
 from semaforo.api.connection import LOST, Connection, reply_of
 from semaforo.api.contract import contract_of
+from semaforo.api.deferred import AsyncDeferred
 from semaforo.core.effects import Decided
 from semaforo.entities import TaskType
 from semaforo.live.crew import ReplicaStatus
@@ -92,6 +93,43 @@ class AsyncClient:
                 idempotency_key=idempotency_key,
             )
         )
+
+    async def submit(
+        self,
+        target: str,
+        /,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        version: str = "",
+        variant: str = "",
+        deadline: str | float | None = None,
+        min_quality: float = 0.0,
+        max_cost: float | None = None,
+        priority: str = "normal",
+        privacy: str = "public",
+        tenant: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        idempotency_key: str = "",
+        **named: Any,
+    ) -> AsyncDeferred:
+        """Put a request like one of `infer` into the server's queue on disk, and return at once.
+
+        Raises:
+            SemaforoError: It was not taken; or the server keeps no queue.
+        """
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        ticket = await self._run(
+            self._calls.submit(
+                target,
+                contract,
+                {**(inputs or {}), **named},
+                version=version,
+                variant=variant,
+                parameters=parameters,
+                idempotency_key=idempotency_key,
+            )
+        )
+        return AsyncDeferred(ticket, self._calls, self._run)
 
     async def decide(
         self,

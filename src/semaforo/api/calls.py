@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from semaforo.api import replies
 from semaforo.api.answer import FleetAnswer, Served, Story
 from semaforo.api.inputs import outputs_of, tensors_of
 from semaforo.core.effects import Decided
@@ -42,6 +43,7 @@ from semaforo.wire.v2_client import (
 T = TypeVar("T")
 _ADMIN = "/semaforo/v1"
 _STALE = (400, 404)
+_ACCEPTED = 202
 _MOST_KNOWN = 1024
 _CHAT_TENSORS = ("text_input", "text_output")
 
@@ -73,6 +75,13 @@ class Reply(msgspec.Struct, frozen=True):
     content: bytes
 
 
+class Ticket(msgspec.Struct, frozen=True):
+    """A request in the server's queue: its id, and whether it is of one row."""
+
+    id: str
+    single: bool
+
+
 Call = Generator[Ask, Reply, T]
 
 
@@ -101,27 +110,40 @@ class Calls:
         idempotency_key: str,
     ) -> Call[FleetAnswer]:
         """Answer one request; see `AnyFleet.infer`."""
-        headers = contract_headers(contract)
-        if variant:
-            headers["semaforo-variant"] = header_text("variant", variant)
-        if idempotency_key:
-            headers["semaforo-idempotency-key"] = header_text("idempotency_key", idempotency_key)
         begun = time.monotonic()
-        task, (tensors, _, single), kept = yield from self._fitting(target, version, values)
-        reply = yield self._question(target, version, contract, headers, task, tensors, parameters)
-        if reply.status in _STALE and kept:
-            # What was kept may be out of date, and then the server is right to refuse what fits it.
-            newer = yield from self._task(target, version)
-            if newer != task:
-                task = newer
-                tensors, _, single = tensors_of(task, values)
-                reply = yield self._question(target, version, contract, headers, task, tensors, parameters)
+        headers = _headers(contract, variant, idempotency_key)
+        reply, single = yield from self._asked(target, version, contract, headers, values, parameters)
+        return self._outputs(reply, single, time.monotonic() - begun)
+
+    def submit(
+        self,
+        target: str,
+        contract: Contract,
+        values: Mapping[str, Any],
+        *,
+        version: str,
+        variant: str,
+        parameters: Mapping[str, Any] | None,
+        idempotency_key: str,
+    ) -> Call[Ticket]:
+        """Put one request into the server's queue."""
+        headers = _headers(contract, variant, idempotency_key) | {"semaforo-mode": "queue"}
+        reply, single = yield from self._asked(target, version, contract, headers, values, parameters)
+        return Ticket(self._read(reply, replies.Decision).id, single)
+
+    def outcome(self, ticket: Ticket) -> Call[FleetAnswer | None]:
+        """Return the answer to a queued request; None while there is none."""
+        reply = yield _get(f"{_ADMIN}/deferred/{_segment(ticket.id)}/result")
+        if reply.status == _ACCEPTED:
+            return None
         self._check(reply)
-        # Of a bytearray the outputs can be written to, as those of a fleet inside the program can.
-        content = bytearray(reply.content)
-        _, _, arrays = decode_reply(content, reply.headers.get(HEADER_LENGTH))
-        outputs = outputs_of(Tensors({name: _texts(a) for name, a in arrays.items()}), single)
-        return self.answer(outputs, reply.headers, time.monotonic() - begun)
+        return self._outputs(reply, ticket.single, 0.0)
+
+    def standing(self, ticket: Ticket, *, cancel: bool = False) -> Call[str]:
+        """Return the status of a queued request, after calling it off where that is wanted."""
+        path = f"{_ADMIN}/deferred/{_segment(ticket.id)}"
+        reply = yield Ask("DELETE", path, repeatable=True) if cancel else _get(path)
+        return self._read(reply, replies.Standing).status
 
     def decide(
         self, target: str, contract: Contract, values: Mapping[str, Any], *, version: str, variant: str
@@ -145,7 +167,7 @@ class Calls:
         if not request_id:
             raise NotFound("an empty id is the id of no request")
         reply = yield _get(f"{_ADMIN}/decisions/{_segment(request_id)}")
-        told = self._read(reply, _Told)
+        told = self._read(reply, replies.Told)
         return Story(told.text, told.finish.cost if told.finish else 0.0)
 
     def latest(self) -> Call[str]:
@@ -155,7 +177,7 @@ class Calls:
             NotFound: Nothing was decided yet.
         """
         reply = yield _get(f"{_ADMIN}/decisions?limit=1")
-        found = self._read(reply, _Decisions).decisions
+        found = self._read(reply, replies.Decisions).decisions
         if not found:
             raise NotFound("the server has decided nothing yet")
         return found[0].id
@@ -163,17 +185,17 @@ class Calls:
     def names(self) -> Call[list[str]]:
         """Return every name that can be asked for."""
         reply = yield _get("/v2/models")
-        return self._read(reply, _Names).models
+        return self._read(reply, replies.Names).models
 
     def tasks(self) -> Call[list[TaskType]]:
         """Return every task."""
         reply = yield _get(f"{_ADMIN}/fleet")
-        return self._read(reply, _Fleet).tasks
+        return self._read(reply, replies.Fleet).tasks
 
     def replicas(self) -> Call[list[ReplicaStatus]]:
         """Return every replica."""
         reply = yield _get(f"{_ADMIN}/fleet")
-        models = self._read(reply, _Fleet).models
+        models = self._read(reply, replies.Fleet).models
         variants = [variant for model in models for version in model.versions for variant in version.variants]
         return [replica for variant in variants for replica in variant.replicas]
 
@@ -218,6 +240,34 @@ class Calls:
     def error(self, reply: Reply) -> SemaforoError:
         """Return the error that a reply stands for."""
         return reply_error(reply.status, reply.headers, reply.content, self._url)
+
+    def _asked(
+        self,
+        target: str,
+        version: str,
+        contract: Contract,
+        headers: Mapping[str, str],
+        values: Mapping[str, Any],
+        parameters: Mapping[str, Any] | None,
+    ) -> Call[tuple[Reply, bool]]:
+        """Return the good reply to an inference, and whether it is of one row."""
+        task, (tensors, _, single), kept = yield from self._fitting(target, version, values)
+        reply = yield self._question(target, version, contract, headers, task, tensors, parameters)
+        if reply.status in _STALE and kept:
+            # What was kept may be out of date, and then the server is right to refuse what fits it.
+            newer = yield from self._task(target, version)
+            if newer != task:
+                tensors, _, single = tensors_of(newer, values)
+                reply = yield self._question(target, version, contract, headers, newer, tensors, parameters)
+        self._check(reply)
+        return reply, single
+
+    def _outputs(self, reply: Reply, single: bool, latency_s: float) -> FleetAnswer:
+        # Of a bytearray the outputs can be written to, as those of a fleet inside the program can.
+        content = bytearray(reply.content)
+        _, _, arrays = decode_reply(content, reply.headers.get(HEADER_LENGTH))
+        outputs = outputs_of(Tensors({name: _texts(a) for name, a in arrays.items()}), single)
+        return self.answer(outputs, reply.headers, latency_s)
 
     def _question(
         self,
@@ -287,42 +337,13 @@ class Calls:
         return ProtocolError(f"{self._url} answers what a Semaforo server would not: {error}")
 
 
-class _Finish(msgspec.Struct):
-    cost: float = 0.0
-
-
-class _Told(msgspec.Struct):
-    text: str
-    finish: _Finish | None = None
-
-
-class _Decision(msgspec.Struct):
-    id: str
-
-
-class _Decisions(msgspec.Struct):
-    decisions: list[_Decision]
-
-
-class _Names(msgspec.Struct):
-    models: list[str]
-
-
-class _Variant(msgspec.Struct):
-    replicas: list[ReplicaStatus]
-
-
-class _Version(msgspec.Struct):
-    variants: list[_Variant]
-
-
-class _Model(msgspec.Struct):
-    versions: list[_Version]
-
-
-class _Fleet(msgspec.Struct):
-    tasks: list[TaskType]
-    models: list[_Model]
+def _headers(contract: Contract, variant: str, idempotency_key: str) -> dict[str, str]:
+    headers = contract_headers(contract)
+    if variant:
+        headers["semaforo-variant"] = header_text("variant", variant)
+    if idempotency_key:
+        headers["semaforo-idempotency-key"] = header_text("idempotency_key", idempotency_key)
+    return headers
 
 
 def _get(path: str) -> Ask:
