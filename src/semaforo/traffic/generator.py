@@ -182,7 +182,8 @@ class Generator:
             self._free.append(connection)
         elif self.taken < self.load.most:
             now = time.monotonic() - self._began
-            self._take(self.taken % len(self._wire), now, now)
+            which = self.load.which
+            self._take(which[self.taken % len(which)] if which else 0, now, now)
             self._send(connection, self.taken - 1)
         else:
             self.end()

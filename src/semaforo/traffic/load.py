@@ -63,7 +63,7 @@ class Load(msgspec.Struct, frozen=True):
         kinds: What is asked.
         seconds: How long requests are sent.
         moments: Of an open loop: when each request is sent, in order; None = closed loop.
-        which: Of an open loop: the index of each request's kind; empty = the first.
+        which: The index of each request's kind, in a closed loop over and over; empty = the first.
         connections: Of a closed loop; the most of an open one.
         most: Requests of a closed loop at most.
         wait_s: Seconds for which answers are waited for after the last request was sent.
