@@ -1,4 +1,4 @@
-"""Loads for the benchmarks: kinds of requests mixed by shares, sent by `semaforo.traffic` to a port of this machine."""
+"""Loads for the benchmarks: requests of several kinds, mixed by shares, sent by `semaforo.traffic`."""
 
 from __future__ import annotations
 
