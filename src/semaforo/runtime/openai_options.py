@@ -86,7 +86,9 @@ def parse_options(source: str, options: Mapping[str, Any]) -> Options:
         raise RuntimeLoadError("options.key: must be a text; write it in quotes")
     parsed = read_options("openai", given, Options)
     if parsed.completions and parsed.interface:
-        raise RuntimeLoadError(f"options.completions: means nothing for an {parsed.interface}: leave it out")
+        raise RuntimeLoadError(
+            f"options.completions: means nothing where the task's kind is {parsed.interface}: leave it out"
+        )
     check_address(parsed.url, parsed.key, parsed.headers)
     return parsed
 
