@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,13 @@ from typer.testing import CliRunner
 from semaforo.cli import app
 from semaforo.config import FleetSettings
 from semaforo.config.reader import Field, fields_of
+from semaforo.repository import FORMATS
+from semaforo.runtime.onnx import OnnxOptions
+from semaforo.runtime.python import PythonOptions
+from semaforo.runtime.registry import EXTRAS
+from semaforo.runtime.sklearn import SklearnOptions
+from semaforo.runtime.torch_options import TorchOptions
+from semaforo.runtime.trees import TreeOptions
 from semaforo.server.http import HttpRequest, Response, Route
 from semaforo.server.openapi.document import document
 from semaforo.server.openapi.operations import OPERATIONS
@@ -41,6 +50,13 @@ file states no quality, and its digest is verified:
 {"model.onnx": {"quality": 0.97, "metric": "accuracy", "rows": 450, "sha256": "…"}}
 ```
 """
+OPTIONS: dict[str, type[msgspec.Struct]] = {
+    "onnx": OnnxOptions,
+    "torch": TorchOptions,
+    "sklearn": SklearnOptions,
+    "lightgbm`, `xgboost": TreeOptions,
+    "python": PythonOptions,
+}
 
 
 def configuration() -> str:
@@ -145,6 +161,47 @@ def command_line() -> str:
     return "\n".join(parts)
 
 
+RUNTIMES = """\
+# Runtimes
+
+<!-- Written by `make docs` from the options in src/semaforo/runtime; change them there. -->
+
+The runtime of a model with `source` is found from its file; `runtime:` names another one. What a runtime needs is
+installed with its extra, as `pip install 'semaforo[torch]'`, in the environment of the model's `interpreter`.
+
+The kinds marked * can hold pickles, which run whatever code they bring: a file that does is refused unless the
+model's `options` say `allow_pickle: true`. Still, a model is a program: load files that you trust.
+"""
+PICKLES = {".pt", ".pth", ".pt2", ".joblib", ".pkl", ".pickle"}
+
+
+def runtimes() -> str:
+    """Return the reference of the runtimes: their files and options."""
+    parts = [RUNTIMES, "| file | runtime | extra |\n| --- | --- | --- |"]
+    for name in dict.fromkeys(FORMATS.values()):
+        files = [f"`{s}`{'*' if s in PICKLES else ''}" for s, reader in FORMATS.items() if reader == name]
+        parts[-1] += f"\n| {', '.join(files)} | `{name}` | {f'`{EXTRAS[name]}`' if name in EXTRAS else '–'} |"
+    parts[-1] += "\n"
+    for name, options in OPTIONS.items():
+        notes = inspect.getdoc(sys.modules[options.__module__]).partition("\n\n")[2]  # type: ignore[union-attr]
+        about = f"{notes}\n\n" if notes.startswith(("What a model gives", "|")) else ""
+        parts.append(f"## `{name}`\n\n{about}| option | default | meaning |\n| --- | --- | --- |")
+        meanings = attributes(options)
+        for field in msgspec.structs.fields(options):
+            default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()  # type: ignore[operator]
+            shown = "–" if default in (None, "", (), {}) else f"`{json.dumps(default)}`"
+            parts[-1] += f"\n| `{field.encode_name}` | {shown} | {meanings[field.name]} |"
+        parts[-1] += "\n"
+    return "\n".join(parts)
+
+
+def attributes(cls: type) -> dict[str, str]:
+    """Return what a class says of its attributes."""
+    listed = inspect.getdoc(cls).partition("Attributes:\n")[2]  # type: ignore[union-attr]
+    entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", listed, re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+
+
 def description() -> str:
     """Return the OpenAPI description of everything that is served."""
     routes = [Route(method, pattern, "probe", nothing) for method, pattern in OPERATIONS]  # type: ignore[arg-type]
@@ -162,6 +219,7 @@ def main(check: bool = False) -> None:
     written = {
         "configuration.md": configuration(),
         "cli.md": command_line(),
+        "runtimes.md": runtimes(),
         "openapi.json": description(),
     }
     for name, text in written.items():

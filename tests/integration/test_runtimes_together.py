@@ -25,6 +25,9 @@ from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
+# Five processes that import a large library each take their time on a busy machine.
+pytestmark = pytest.mark.timeout(180)
+
 FLEET = """\
 tasks:
   digits:
