@@ -32,6 +32,7 @@ from semaforo.server.http import HttpRequest, Response, Route, json_response
 from semaforo.server.idempotency import REPLAYED
 from semaforo.wire.batches import Line, LineError, read_lines
 from semaforo.wire.contract import read_contract
+from semaforo.wire.not_json import NOT_JSON, told
 from semaforo.wire.openai_fields import InvalidField
 
 logger = logging.getLogger("semaforo.deferred")
@@ -228,8 +229,8 @@ def _items(batch: BatchRecord, lines: Sequence[Line]) -> list[NewItem]:
 def _decode(raw: bytes) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    except NOT_JSON as error:
+        raise InvalidRequest(f"the body is not valid JSON: {told(error)}") from None
     if not isinstance(body, dict):
         raise InvalidRequest(f"the body must be a JSON object with {', '.join(_FIELDS[:3])}")
     return body

@@ -17,6 +17,7 @@ from semaforo.server.deferred.replay import KEPT_HEADERS
 from semaforo.server.deferred.shown import PATH, shown_item
 from semaforo.server.http import HttpRequest, HttpResponse, json_response
 from semaforo.server.idempotency import REPLAYED
+from semaforo.wire.not_json import NOT_JSON
 
 _WHOLE = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/(infer|generate)|/v1/(?!files|batches).+")
 
@@ -115,7 +116,7 @@ def has_whole_answer(path: str) -> bool:
 def _openai_target(path: str, body: bytes) -> str:
     try:
         read = _body.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         # A form, which its route has found sound: its like is what has the same path.
         return path
     if read.stream:

@@ -17,7 +17,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from semaforo.errors import Cancelled, Expired, ModelFailed, NotReady, Refused, SemaforoError, Shed
 from semaforo.repository.deferred import Outcome, Store, Work, items
@@ -36,9 +36,6 @@ _LOOK_S = 0.05
 _AGAIN_S = (0.5, 60.0)
 _HOLD_S = (0.2, 30.0)
 _WRITE_AGAIN_S = 5.0
-_EARLY_S = 0.02
-"""Clocks and timers differ by less: what runs out so close to its expiry has expired."""
-
 _FOR_NOW = (Refused, Shed, NotReady, Cancelled, Expired)
 
 
@@ -172,37 +169,43 @@ class Drain:
 
     async def _outcome(self, work: Work, replay: Replay) -> Outcome:
         """Return how a run ended; raise what another run may get past."""
+        known: SemaforoError
         try:
             if work.crashes >= MOST_CRASHES:
                 raise ModelFailed(f"the server ended {work.crashes} times without warning while this ran")
-            response = await replay.run()
+            async with asyncio.timeout(max(0.0, work.expires - time.time())) as expiry:
+                response = await replay.run()
         except SemaforoError as error:
-            late = time.time() >= work.expires - _EARLY_S
-            for_now = isinstance(error, _FOR_NOW)
-            if for_now and not late:
+            if isinstance(error, _FOR_NOW):
                 raise
             known = error
-            status: Literal["expired", "failed"] = "expired" if for_now else "failed"
-        except Exception:
-            logger.exception("deferred request %s, run as %s, failed", work.id, replay.request.id)
-            known = SemaforoError(f"internal error; the log has it as {replay.request.id}")
-            status = "failed"
+        except Exception as error:
+            if isinstance(error, TimeoutError) and expiry.expired():
+                replay.call_off()
+                known = Expired("it expired while it ran")
+            else:
+                logger.exception("deferred request %s, run as %s, failed", work.id, replay.request.id)
+                known = SemaforoError(f"internal error; the log has it as {replay.request.id}")
         else:
             if response.status < 400:
                 return Outcome(status="done", response=_kept(response))
             message = f"answered with status {response.status}"
             return Outcome(status="failed", error=("failed", message), response=_kept(response))
-        code = "expired" if status == "expired" else known.code
-        return Outcome(status=status, error=(code, known.message), response=_kept(replay.error(known)))
+        return Outcome(
+            status="expired" if isinstance(known, Expired) else "failed",
+            error=(known.code, known.message),
+            response=_kept(replay.error(known)),
+        )
 
     async def _again(self, work: Work, error: SemaforoError) -> None:
         """Put work back that had no capacity, and leave it and its target alone for a while."""
-        misses = self._misses[work.target] = min(self._misses.get(work.target, 0) + 1, 16)
         least = min(error.retry_after_s or 0.0, _AGAIN_S[1])
         pause = max(least, min(_AGAIN_S[1], _AGAIN_S[0] * 2.0 ** min(work.attempts - 1, 16)))
-        self._held[work.target] = time.monotonic() + max(
-            least, min(_HOLD_S[1], _HOLD_S[0] * 2.0 ** (misses - 1))
-        )
+        now = time.monotonic()
+        if self._held.get(work.target, 0.0) <= now:
+            # What comes back together tells of the same want of capacity.
+            misses = self._misses[work.target] = min(self._misses.get(work.target, 0) + 1, 16)
+            self._held[work.target] = now + max(least, min(_HOLD_S[1], _HOLD_S[0] * 2.0 ** (misses - 1)))
         logger.debug("deferred request %s goes back for %.1f s: %s", work.id, pause, error)
         await self._write(lambda: self._store.run(items.give_back, [work.id], time.time() + pause))
 

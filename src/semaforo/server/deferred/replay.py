@@ -3,7 +3,8 @@
 Rules this module keeps:
 
 1. The handlers that answer direct calls answer it; what they return is what the direct call would have got.
-2. It runs in the lowest class, until it expires, and for the tenant that it was admitted for.
+2. It runs in the lowest class, for the tenant that it was admitted for, and without a deadline of its own or its
+   task's: it may be tried until it expires, whatever is predicted of it, and whoever runs it ends it then.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ KEPT_HEADERS = frozenset(
     )
 )  # fmt: skip
 """Headers that matter to the work; its tenant, class and deadline are kept beside them."""
+
+
+_FAR_MS = b"%d" % (365 * 86_400_000)
 
 
 class Within:
@@ -66,13 +70,12 @@ class Within:
 class Replay:
     """One run of a request that was kept on disk."""
 
-    def __init__(self, app: App, work: Work, now: float) -> None:
-        """Prepare it; `now` is in seconds since 1970."""
+    def __init__(self, app: App, work: Work) -> None:
         self._app = app
         self._within = Within(work.body)
         headers = {name.encode("latin-1"): value.encode("latin-1") for name, value in work.headers}
         headers[b"semaforo-priority"] = Priority.LOW.name.lower().encode()
-        headers[b"semaforo-deadline-ms"] = b"%.3f" % max(1.0, (work.expires - now) * 1e3)
+        headers[b"semaforo-deadline-ms"] = _FAR_MS
         self.request = HttpRequest(
             "POST",
             work.path.encode("latin-1"),

@@ -122,7 +122,7 @@ class Deferred:
 
     def _replay(self, work: Work) -> Replay:
         assert self._app is not None, "nothing is taken from the queue before there is an application"
-        return Replay(self._app, work, time.time())
+        return Replay(self._app, work)
 
     def _error(self, request: HttpRequest, error: SemaforoError) -> HttpResponse:
         assert self._app is not None, "nobody asks before there is an application"
