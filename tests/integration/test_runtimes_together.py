@@ -45,7 +45,7 @@ models:
   weights:
     task: digits
     source: models/weights
-    options: {module: "net.py:Net", args: {width: 32}}
+    options: {module: "digit_net.py:Net", args: {width: 32}}
     adapter: {outputs: {scores: {from: logits, softmax: true}, label: {from: logits, argmax: true}}}
   pipeline:
     task: digits
@@ -116,13 +116,13 @@ def write_models(folder: Path) -> dict[str, Answer]:
     }
     for place in places.values():
         place.mkdir(parents=True)
-    (places["weights"] / "net.py").write_text(NET)
+    (places["weights"] / "digit_net.py").write_text(NET)
     sys.path.insert(0, str(places["weights"]))
     try:
-        from net import Net  # type: ignore[import-not-found]
+        from digit_net import Net  # type: ignore[import-not-found]
     finally:
         sys.path.remove(str(places["weights"]))
-        sys.modules.pop("net", None)
+        sys.modules.pop("digit_net", None)
     net = Net(32)
     train(net, x[:half], y[:half])
     wrapped = Softmax(net).eval()

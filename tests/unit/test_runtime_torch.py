@@ -7,6 +7,7 @@ import pickle
 import sys
 import zipfile
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def load(path: Path, device: str = "cpu", **options: Any) -> TorchModel:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Programs that several tests load: exporting one takes longer than loading it."""
     path = tmp_path_factory.mktemp("torch")
     (path / "net.py").write_text(FACTORY)
@@ -175,7 +176,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     safetensors.save_file(net.state_dict(), path / "net.safetensors")
     torch.save(net.state_dict(), path / "net.pt")
     torch.save(net, path / "pickled.pt")
-    return path
+    yield path
+    del sys.modules["net"]
 
 
 def inputs(rows: int) -> Any:
