@@ -246,9 +246,13 @@ def test_a_batch_ends_with_its_files_in_one_step(store: Store) -> None:
     do(store, batches.create, batch())
     lines = [new(f"b_{n}", batch="b", line=n, custom_id=f"c{n}") for n in (1, 2, 3)]
     with pytest.raises(QueueFull):
-        do(store, batches.begin, "b", lines, Bounds(items=2), 2.0)
-    assert take(store) == []
-    do(store, batches.begin, "b", lines, Bounds(), 2.0)
+        do(store, batches.expect, "b", 3, 9, Bounds(items=2))
+    do(store, batches.expect, "b", 3, 9, Bounds())
+    assert do(store, batches.add, "b", lines[:2], 2.0)
+    assert do(store, batches.finish, "b", lambda: "early", 10.0, 2.0) is None
+    assert do(store, batches.to_validate) == ["b"]
+    assert do(store, batches.add, "b", lines, 2.0)
+    do(store, batches.begin, "b", 2.0)
     assert take(store) == ["b_1", "b_2", "b_3"]
     assert do(store, items.settle, "b_2", DONE, 3.0) == ""
     wrong = Outcome(status="failed", error=("bad", "no"), response=(400, (), b'{"error": {}}'))
@@ -275,10 +279,13 @@ def test_a_batch_ends_with_its_files_in_one_step(store: Store) -> None:
 def test_a_cancelled_batch_keeps_what_was_done(store: Store) -> None:
     do(store, batches.create, batch())
     lines = [new(f"b_{n}", batch="b", line=n, custom_id=f"c{n}") for n in (1, 2, 3)]
-    do(store, batches.begin, "b", lines, Bounds(), 2.0)
+    do(store, batches.expect, "b", 3, 9, Bounds())
+    do(store, batches.add, "b", lines, 2.0)
     take(store, 2)
     do(store, items.settle, "b_1", DONE, 3.0)
     cancelled, running = do(store, batches.cancel, "b", None, 4.0)
+    assert not do(store, batches.add, "b", lines, 4.0)
+    do(store, batches.begin, "b", 4.0)
     assert (cancelled.status, running) == ("cancelling", ["b_2"])
     ended = do(store, batches.finish, "b", iter(("o", "e")).__next__, 10.0, 5.0)
     assert (ended.status, ended.completed, ended.failed) == ("cancelled", 1, 2)

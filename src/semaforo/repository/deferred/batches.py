@@ -1,8 +1,8 @@
-"""Batches in the database: their requests come in one transaction, and leave in one, as two files.
+"""Batches in the database: their requests come a few at a time, and leave together, as two files.
 
 Rules this module keeps:
 
-1. A batch begins with all of its requests or with none.
+1. A line of a batch is one request, by its id: to queue a batch whose queueing was cut short is to do it again.
 2. It ends once nothing of it is queued or running: the files of its results are written, its requests dropped and
    its status changed together, so an end that was cut short is simply done again.
 """
@@ -17,7 +17,7 @@ import msgspec
 
 from semaforo.errors import Conflict
 from semaforo.repository.deferred import files
-from semaforo.repository.deferred.items import insert, make_room, size, unfinished
+from semaforo.repository.deferred.items import insert, make_room, unfinished
 from semaforo.repository.deferred.records import BatchRecord, BatchStatus, FileRecord, Header, NewItem
 from semaforo.repository.deferred.schema import ROW_BYTES
 from semaforo.repository.deferred.store import Bounds
@@ -87,28 +87,48 @@ def to_finish(db: sqlite3.Connection) -> list[str]:
 
 
 def fail(db: sqlite3.Connection, batch_id: str, errors: Sequence[dict[str, Any]], now: float) -> None:
-    """End a batch whose input is wrong."""
+    """End a batch whose input is wrong, or could not be read to the end."""
     batch = find(db, batch_id, None)
     if batch is not None and batch.status == "validating":
-        _save(db, _reached(batch, "failed", now, errors=tuple(errors)), now)
+        db.execute("DELETE FROM items WHERE batch = ? AND batch <> ''", (batch_id,))
+        _save(db, _reached(batch, "failed", now, errors=tuple(errors), total=0), now)
 
 
-def begin(
-    db: sqlite3.Connection, batch_id: str, items: Sequence[NewItem], bounds: Bounds, now: float
-) -> None:
-    """Queue all requests of a batch whose input is right; one that was cancelled meanwhile is left alone.
+def expect(db: sqlite3.Connection, batch_id: str, requests: int, size_bytes: int, bounds: Bounds) -> None:
+    """Note how many requests a batch whose input is right has.
 
     Raises:
-        QueueFull: The bound of the queue is reached.
-        StorageFull: The bound of bytes is reached.
+        QueueFull: The bound of the queue would be exceeded.
+        StorageFull: The bound of bytes would be.
     """
     batch = find(db, batch_id, None)
-    if batch is None or batch.status != "validating":
+    if batch is None or batch.status != "validating" or batch.total:
         return
-    make_room(db, bounds, len(items), sum(size(item) for item in items))
-    for item in items:
-        insert(db, item, now)
-    _save(db, _reached(batch, "in_progress", now, total=len(items)), None)
+    make_room(db, bounds, requests, size_bytes)
+    _save(db, msgspec.structs.replace(batch, total=requests), None)
+
+
+def add(db: sqlite3.Connection, batch_id: str, requests: Sequence[NewItem], now: float) -> bool:
+    """Queue some requests of a batch; those that are there already stay as they are.
+
+    Returns:
+        Whether to go on: it was not cancelled meanwhile.
+    """
+    status = db.execute("SELECT status FROM batches WHERE id = ?", (batch_id,)).fetchone()
+    if status != ("validating",):
+        return False
+    known = "SELECT 1 FROM items WHERE id = ?"
+    for new in requests:
+        if db.execute(known, (new.id,)).fetchone() is None:
+            insert(db, new, now)
+    return True
+
+
+def begin(db: sqlite3.Connection, batch_id: str, now: float) -> None:
+    """Note that all requests of a batch are queued."""
+    batch = find(db, batch_id, None)
+    if batch is not None and batch.status == "validating":
+        _save(db, _reached(batch, "in_progress", now), None)
 
 
 def cancel(

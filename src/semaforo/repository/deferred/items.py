@@ -47,15 +47,30 @@ def admit(db: sqlite3.Connection, new: NewItem, bounds: Bounds, now: float) -> t
             known = find(db, row[0])
             assert known is not None
             return known, True
-    make_room(db, bounds, 1, size(new))
+    before = make_room(db, bounds, 1, size(new))
     insert(db, new, now)
-    item = find(db, new.id)
-    assert item is not None
+    item = Item(
+        id=new.id,
+        tenant=new.tenant,
+        status="queued",
+        path=new.path,
+        target=new.target,
+        created=now,
+        started=None,
+        ended=None,
+        expires=new.expires,
+        attempts=0,
+        webhook=new.webhook,
+        position=before,
+    )
     return item, False
 
 
-def make_room(db: sqlite3.Connection, bounds: Bounds, items: int, size_bytes: int) -> None:
+def make_room(db: sqlite3.Connection, bounds: Bounds, items: int, size_bytes: int) -> int:
     """Make sure that so much more may be stored.
+
+    Returns:
+        Requests that are queued.
 
     Raises:
         QueueFull: The bound of the queue is reached.
@@ -75,6 +90,7 @@ def make_room(db: sqlite3.Connection, bounds: Bounds, items: int, size_bytes: in
             "(deferred.bytes): delete files, or wait until old results are dropped",
             retry_after_s=60.0,
         )
+    return tally["queued"]
 
 
 def size(new: NewItem) -> int:

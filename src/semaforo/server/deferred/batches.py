@@ -3,7 +3,8 @@
 What happens to a batch, in order:
 
 1. It is stored as ``validating`` and answered at once; its input is read by a task of its own.
-2. A line that is wrong fails the batch, and every such line is named. Otherwise all lines are queued together.
+2. A line that is wrong fails the batch, and every such line is named. Otherwise its lines are queued, and it is
+   ``in_progress`` once all are.
 3. Each line is answered as a request of its own, under the contract that the batch came with.
 4. When nothing of it is left to do, its files are written: good answers in one, all others in the other.
 """
@@ -23,6 +24,7 @@ import msgspec
 from semaforo.entities.units import parse_duration
 from semaforo.errors import InvalidRequest, NotFound, SemaforoError
 from semaforo.repository.deferred import BatchRecord, Bounds, NewItem, Store, batches, files
+from semaforo.repository.deferred.items import size
 from semaforo.server.deferred.files import whole
 from semaforo.server.deferred.names import new_name
 from semaforo.server.deferred.owner import tenant_for, visible_to
@@ -38,6 +40,9 @@ from semaforo.wire.openai_fields import InvalidField
 logger = logging.getLogger("semaforo.deferred")
 
 _MOST = 100
+_AT_ONCE = 500
+"""Requests queued in one transaction, so that others need not wait for a large batch."""
+
 _MOST_METADATA = (16, 64, 512)
 _FIELDS = ("input_file_id", "endpoint", "completion_window", "metadata")
 _TIMES = (
@@ -52,7 +57,7 @@ class Batches:
         store: Where they are.
         bounds: How much is kept.
         serves: Tells whether an endpoint is one that takes requests with whole answers.
-        queued: Called when the requests of a batch are queued, with when they expire.
+        queued: Called when requests of a batch are queued, with the batch.
         cancelled: Called with a batch that was cancelled and its requests that were running.
     """
 
@@ -61,7 +66,7 @@ class Batches:
         store: Store,
         bounds: Bounds,
         serves: Callable[[str], bool],
-        queued: Callable[[float], None],
+        queued: Callable[[BatchRecord], None],
         cancelled: Callable[[str, Sequence[str]], None],
     ) -> None:
         self._store = store
@@ -190,9 +195,7 @@ class Batches:
             content = await whole(self._store, batch.input_file)
             lines, wrong = await asyncio.to_thread(read_lines, content, batch.endpoint, self._bounds.items)
             if not wrong:
-                items = await asyncio.to_thread(_items, batch, lines)
-                await self._store.run(batches.begin, batch_id, items, self._bounds, time.time())
-                self._queued(batch.expires)
+                await self._add(batch, await asyncio.to_thread(_requests, batch, lines))
                 return
         except Exception as error:
             known = (
@@ -204,8 +207,19 @@ class Batches:
         errors = [msgspec.to_builtins(found) for found in wrong]
         await self._store.run(batches.fail, batch_id, errors, time.time())
 
+    async def _add(self, batch: BatchRecord, requests: Sequence[NewItem]) -> None:
+        total = sum(size(new) for new in requests)
+        await self._store.run(batches.expect, batch.id, len(requests), total, self._bounds)
+        for start in range(0, len(requests), _AT_ONCE):
+            some = requests[start : start + _AT_ONCE]
+            if not await self._store.run(batches.add, batch.id, some, time.time()):
+                return
+            self._queued(batch)
+        await self._store.run(batches.begin, batch.id, time.time())
+        self._queued(batch)
 
-def _items(batch: BatchRecord, lines: Sequence[Line]) -> list[NewItem]:
+
+def _requests(batch: BatchRecord, lines: Sequence[Line]) -> list[NewItem]:
     served = ""
     if batch.endpoint.startswith("/v2/models/"):
         served = unquote(batch.endpoint.split("/")[3])

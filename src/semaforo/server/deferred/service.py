@@ -20,7 +20,7 @@ import msgspec
 
 from semaforo.entities import Priority
 from semaforo.errors import NotFound, SemaforoError
-from semaforo.repository.deferred import Bounds, Item, Store, Work, items
+from semaforo.repository.deferred import BatchRecord, Bounds, Item, Store, Work, items
 from semaforo.server.app import App
 from semaforo.server.deferred.batches import Batches
 from semaforo.server.deferred.door import Door, has_whole_answer
@@ -69,7 +69,7 @@ class Deferred:
         self._hooks = Hooks(store, settings.webhooks, settings.secret, self._queue.message)
         self._door = Door(store, bounds, self._hooks.check, self._admitted)
         self._files = Files(store, bounds)
-        self._batches = Batches(store, bounds, self._serves, self._queued, self._batch_cancelled)
+        self._batches = Batches(store, bounds, self._serves, self._batch_queued, self._batch_cancelled)
         self._keeper = Keeper(store, settings.keep_s, self._hooks.wake)
         self._drain = Drain(
             store,
@@ -139,6 +139,11 @@ class Deferred:
     def _queued(self, expires: float) -> None:
         self._keeper.expect(expires)
         self._drain.wake()
+
+    def _batch_queued(self, batch: BatchRecord) -> None:
+        self._queued(batch.expires)
+        # Its last request may have ended before it was in progress.
+        self._keeper.finish(batch.id)
 
     def _ended(self, work: Work, batch: str) -> None:
         if work.webhook:
