@@ -6,7 +6,7 @@ import ipaddress
 import math
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +24,7 @@ from semaforo.errors import InvalidRequest
 from semaforo.traffic.arrivals import Arrival, poisson, read_trace, uniform
 from semaforo.traffic.inputs import chat_bodies, encoded, parse_shapes, random_bodies, read_objects
 from semaforo.traffic.load import Encoded, Kind, Load, Server, server_at
-from semaforo.traffic.process import Progress, generate
+from semaforo.traffic.process import generate
 from semaforo.traffic.summary import summarise
 from semaforo.wire.v2_client import contract_headers, parse_metadata, reply_error
 
@@ -85,7 +85,12 @@ def run(asked: Asked, json: Path | None, plot: Path | None) -> None:
     if plot is not None:
         check_plot(plot)
     _probe(asked, load)
-    outcome = generate(load, asked.processes, _watch(load, quiet=to_stdout))
+    bar = None if to_stdout or not sys.stderr.isatty() else Bar(load)
+    try:
+        outcome = generate(load, asked.processes, bar)
+    finally:
+        if bar is not None:
+            bar.close()
     summary = summarise(
         outcome, tuple(kind.deadline_s for kind in load.kinds), open_loop=load.moments is not None
     )
@@ -302,9 +307,3 @@ def _title(asked: Asked, load: Load) -> str:
         ("chat, streamed" if asked.stream else "chat") if asked.chat else "binary" if asked.binary else "JSON"
     )
     return f"{asked.target} at {asked.url} · {loop} · {form}"
-
-
-def _watch(load: Load, quiet: bool) -> Callable[[Progress], None] | None:
-    if quiet or not sys.stderr.isatty():
-        return None
-    return Bar(load)
