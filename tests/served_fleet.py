@@ -21,6 +21,7 @@ from semaforo.catalog.state import Catalog, Scaling
 from semaforo.entities import ReplicaSpec, TaskType, TensorSpec, Variant
 from semaforo.live.engine import Engine
 from semaforo.server.front import make_app
+from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.listener import HttpServer
 from semaforo.server.settings import ServerSettings
 
@@ -158,6 +159,7 @@ class Served:
     Attributes:
         url: Where it is served.
         port: Its port.
+        grpc: Address for gRPC, where its settings ask for that.
         engine: The engine behind it; to be touched on its own loop only (`call`).
     """
 
@@ -165,6 +167,7 @@ class Served:
         self.engine = engine
         self.port = server.port
         self.url = f"http://127.0.0.1:{server.port}"
+        self.grpc = ""
         self._loop = loop
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -174,6 +177,10 @@ class Served:
             return function()
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+
+    def unload(self, model: str) -> None:
+        """Take a model out of service and wait until it is."""
+        asyncio.run_coroutine_threadsafe(self.engine.unload(model), self._loop).result(10)
 
     def await_in_flight(self, requests: int) -> None:
         """Wait until so many requests are being served."""
@@ -197,14 +204,26 @@ def serving(
         engine = engine_for(secrets=secrets)
         try:
             await engine.start(catalog)
-            server = HttpServer(make_app(engine, settings), settings)
+            kept = KeptAnswers(settings.idempotency_entries, settings.idempotency_ttl_s)
+            server = HttpServer(make_app(engine, settings, kept), settings)
             await server.start()
             loop = asyncio.get_running_loop()
-            found.extend((Served(engine, server, loop), lambda: loop.call_soon_threadsafe(ending.set)))
+            served = Served(engine, server, loop)
+            beside = None
+            if settings.grpc_port is not None:
+                from semaforo.server.grpc.listener import GrpcServer
+
+                beside = GrpcServer(engine, settings, kept)
+                await beside.start()
+                served.grpc = f"127.0.0.1:{beside.port}"
+            found.extend((served, lambda: loop.call_soon_threadsafe(ending.set)))
             up.set()
             await ending.wait()
             server.end()
             await server.wait()
+            if beside is not None:
+                beside.end()
+                await beside.wait()
         except BaseException as error:
             found.append(error)
             raise

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from grpc.aio import AbortError
 
-from semaforo.errors import NotReady, Refused, SemaforoError
+from semaforo.errors import Cancelled, NotReady, Refused, SemaforoError
 from semaforo.server.identity import Action, Keys, Principal, authorise
 from semaforo.server.settings import ServerSettings
 from semaforo.wire.grpc_status import details, error_metadata, status_name
@@ -89,6 +89,8 @@ class Door:
 
     def known(self, error: Exception, request_id: str) -> SemaforoError:
         """Return an error as it may be told; one that was not foreseen is logged."""
+        if self.ending and isinstance(error, Cancelled):
+            return STOPPING
         if isinstance(error, SemaforoError):
             return error
         logger.error("request %s failed", request_id, exc_info=error)
