@@ -178,7 +178,14 @@ def test_what_is_wrong_is_said_alike(
 ) -> None:
     with pytest.raises(error, match=said) as raised:
         ask(fleet)
-    assert isinstance(raised.value, error)
+    assert raised.value.code == error.code
+
+
+def test_what_is_not_ready_is_told_from_what_is_full(tmp_path: Path) -> None:
+    with serving(small_fleet(tmp_path)) as served, Client(served.url) as client:
+        served.unload("linear")
+        with pytest.raises(NotReady, match="linear"):
+            client.infer("linear", image=np.ones(4), deadline="1s")
 
 
 # --- what only a client has --------------------------------------------------------------------------------
@@ -202,8 +209,11 @@ def test_every_type_comes_back_as_it_went(served: Served, dtype: str, values: An
     assert np.array_equal(found, values)
 
 
-def test_versions_are_pinned(served: Served) -> None:
+def test_versions_and_variants_are_pinned(served: Served) -> None:
     with Client(served.url) as client:
+        assert client.infer("digits", image=np.ones(4), variant="fp32").model == "linear"
+        with pytest.raises(NotFound, match="int4"):
+            client.infer("digits", image=np.ones(4), variant="int4")
         assert client.infer("net", image=np.ones(4), version="v9").version == "v9"
         assert client.infer("net", image=np.ones(4)).version == "v10"
 

@@ -316,6 +316,16 @@ def test_a_chain_answers_as_its_end_does(chained: tuple[Client, Served, Served])
     assert np.array_equal(client.infer("halves", x=halves)["y"], halves)
 
 
+def test_a_deadline_passes_through(chained: tuple[Client, Served, Served]) -> None:
+    client, front, back = chained
+    client.infer("net", image=np.ones(4), deadline="3s", priority="high")
+    seen = back.call(lambda: back.engine.ring.recent(1))[0].request
+    assert 2.0 < (seen.contract.deadline_s or 0) < 3.0
+    assert seen.contract.priority == Priority.HIGH
+    books = front.call(lambda: dict(front.engine._dispatcher.state.replicas))
+    assert all(book.shared for book in books.values()), "other gateways' work counts"
+
+
 def test_bytes_that_are_no_text_cannot_go_as_json(chained: tuple[Client, Served, Served]) -> None:
     with pytest.raises(InvalidRequest, match="takes JSON only"):
         chained[0].infer("words2", x=[b"\xff\x00"])

@@ -114,6 +114,7 @@ class Crew:
                 "loop" if inline else spec.device,
                 started.slots,
                 exclusive=inline,
+                shared=started.shared,
                 max_rows=started.max_rows,
                 ahead=started.isolation == "process" and started.slots == 1,
             )

@@ -9,6 +9,7 @@ Rules this module keeps:
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 from semaforo.core.events import (
@@ -24,6 +25,7 @@ from semaforo.core.events import (
 from semaforo.core.state import State
 from semaforo.errors import SemaforoError
 from semaforo.live.stream import Stream
+from semaforo.runtime.handed import Handed
 from semaforo.wire.payload import ChatChunk, Tensors
 
 PROGRESS_S = 0.05
@@ -104,6 +106,20 @@ class Inbox:
     def report(self, event: Report | Limits) -> None:
         """See `Sink`."""
         self._tell(event)
+
+    def handed(self, batch: int) -> Handed:
+        """Return the contract that goes with a batch to a model that is served elsewhere."""
+        running = self._state.batches.get(batch)
+        jobs = [self._state.jobs[m] for m in running.members if m in self._state.jobs] if running else []
+        if not jobs:
+            return Handed()
+        deadline = min(job.deadline for job in jobs)
+        first = jobs[0].request
+        return Handed(
+            None if math.isinf(deadline) else deadline,
+            min(job.request.contract.priority for job in jobs),
+            first.traceparent if len(jobs) == 1 else "",
+        )
 
     def lost(self, replica: str, reason: str) -> None:
         """See `Sink`."""

@@ -30,6 +30,7 @@ from semaforo.server.http import HttpRequest, Response, Route, json_response
 from semaforo.server.inference import Inference
 from semaforo.server.shown import shown
 from semaforo.server.v2 import V2
+from semaforo.wire.not_json import NOT_JSON, told
 
 if TYPE_CHECKING:
     from semaforo.live.engine import Engine
@@ -129,8 +130,8 @@ class Admin:
         body = await request.body()
         try:
             question = msgspec.json.decode(body or b"{}", type=Question)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise InvalidRequest(f"not a question for a decision: {error}") from None
+        except NOT_JSON as error:
+            raise InvalidRequest(f"not a question for a decision: {told(error)}") from None
         if question.rows < 1 or question.bytes < 0:
             raise InvalidRequest("rows is 1 or more, bytes 0 or more")
         task = self._engine.catalog.task_of(question.target)

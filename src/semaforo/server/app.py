@@ -265,7 +265,7 @@ _STOPPING = NotReady("the server is stopping", retry_after_s=1.0)
 
 def error_headers(error: SemaforoError) -> Headers:
     """Return the headers that go with an error: when to try again, how to authenticate, what is allowed."""
-    headers: list[tuple[bytes, bytes]] = [JSON]
+    headers: list[tuple[bytes, bytes]] = [JSON, (b"semaforo-error", error.code.encode())]
     if error.retry_after_s is not None and error.status in (429, 503):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
         headers.append((b"semaforo-retry-after-ms", b"%d" % max(1, math.ceil(error.retry_after_s * 1e3))))

@@ -20,6 +20,7 @@ import msgspec
 from semaforo.errors import Cancelled, InvalidRequest, RequestTimeout, TooLarge
 from semaforo.server.compression import decompress
 from semaforo.server.identity import NOBODY, Action, Principal
+from semaforo.wire.not_json import NOT_JSON, told
 
 Headers = Sequence[tuple[bytes, bytes]]
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -153,8 +154,8 @@ class HttpRequest:
             return {}
         try:
             return msgspec.json.decode(body)
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+        except NOT_JSON as error:
+            raise InvalidRequest(f"the body is not valid JSON: {told(error)}") from None
 
     def when_gone(self, callback: Callable[[], object]) -> None:
         """Call back once, on the loop, as soon as the client has gone away; call after `body`."""

@@ -15,6 +15,7 @@ Rules this module keeps:
 | ``semaforo-max-cost`` | ``semaforo_max_cost`` | US dollars, 0 or more |
 | ``semaforo-privacy`` | ``semaforo_privacy`` | public, internal, site |
 | ``semaforo-tenant`` | ``semaforo_tenant`` | 1 to 128 printable characters |
+| ``semaforo-variant`` | ``semaforo_variant`` | name of a variant, which alone may answer |
 | ``semaforo-session`` | ``semaforo_session`` | the same, up to 256: what may profit from the same replica |
 | ``semaforo-idempotency-key`` | – | the same, up to 256 |
 | ``semaforo-mode`` | ``semaforo_mode`` | queue: answer later, from the queue on disk |
@@ -41,6 +42,7 @@ class Asked(msgspec.Struct, gc=False):
 
     Attributes:
         contract: Hard limits; its tenant is what the caller named, not yet what it may name.
+        variant: Variant that is pinned, "" = none.
         session: Key of a session, "" = none.
         idempotency_key: "" = none.
         traceparent: W3C trace context, "" = none or invalid.
@@ -56,6 +58,7 @@ class Asked(msgspec.Struct, gc=False):
     parameters: dict[str, Any] = {}
     mode: str = ""
     webhook: str = ""
+    variant: str = ""
 
 
 _PRIORITIES: dict[Any, Priority] = {p.name.lower(): p for p in Priority}
@@ -86,12 +89,13 @@ def read_contract(headers: Mapping[bytes, bytes], parameters: Mapping[str, Any])
     if not values:
         return Asked(_PLAIN, traceparent=traceparent, parameters=rest)
     session = values.pop("session", "")
+    variant = values.pop("variant", "")
     key = values.pop("idempotency_key", "")
     mode = values.pop("mode", "")
     webhook = values.pop("webhook", "")
     if webhook and not mode:
         raise InvalidRequest("semaforo-webhook goes with semaforo-mode: queue")
-    return Asked(Contract(**values), session, key, traceparent, rest, mode, webhook)
+    return Asked(Contract(**values), session, key, traceparent, rest, mode, webhook, variant)
 
 
 def _from_parameters(parameters: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -212,6 +216,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "max_cost": ("max_cost", _cost),
     "privacy": ("privacy", _privacy),
     "tenant": ("tenant", _text(128)),
+    "variant": ("variant", _text(128)),
     "session": ("session", _text(256)),
     "idempotency_key": ("idempotency_key", _text(256)),
     "mode": ("mode", _mode),

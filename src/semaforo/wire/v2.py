@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from semaforo.errors import InvalidRequest
+from semaforo.wire.not_json import NOT_JSON, told
 from semaforo.wire.payload import Array, Tensors
 from semaforo.wire.v2_dtypes import from_blob, from_json, to_blob, to_json
 from semaforo.wire.v2_task import NO_PARAMETERS, Call, V2Task, Wanted, Wish
@@ -86,10 +87,8 @@ class V2Codec(V2Task):
             body = body[:header_length]
         try:
             asked = _BODY.decode(body)
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(f"not a V2 inference request: {error}") from None
-        except RecursionError:
-            raise InvalidRequest("not a V2 inference request: it is nested too deeply") from None
+        except NOT_JSON as error:
+            raise InvalidRequest(f"not a V2 inference request: {told(error)}") from None
         arrays: dict[str, Array] = {}
         rows = -1
         size = at = 0

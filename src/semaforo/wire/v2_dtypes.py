@@ -21,6 +21,7 @@ import numpy as np
 
 from semaforo.entities import DTYPES
 from semaforo.errors import InvalidRequest, nearest
+from semaforo.wire.not_json import NOT_JSON
 from semaforo.wire.payload import Array
 
 _MOST_FP32 = 3.4028235677973366e38
@@ -68,7 +69,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw)
         )
     try:
         flat: list[Any] = decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         flat = _nested(name, datatype, shape, data)
     if len(flat) != math.prod(shape):
         raise InvalidRequest(
@@ -84,7 +85,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw)
 def _nested(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw) -> list[Any]:
     try:
         flat = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise InvalidRequest(f"input '{name}': data is not valid JSON: {error}") from None
     if not isinstance(flat, list):
         raise InvalidRequest(f"input '{name}': data is a list, flat or nested as its shape says")

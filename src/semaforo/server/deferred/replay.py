@@ -22,7 +22,7 @@ from semaforo.server.identity import Principal
 KEPT_HEADERS = frozenset(
     (
         "accept", "content-type", "inference-header-content-length", "traceparent", "semaforo-max-cost",
-        "semaforo-min-quality", "semaforo-privacy", "semaforo-session",
+        "semaforo-min-quality", "semaforo-privacy", "semaforo-session", "semaforo-variant",
     )
 )  # fmt: skip
 """Headers that matter to the work; its tenant, class and deadline are kept beside them."""

@@ -18,6 +18,7 @@ from semaforo.server.http import HttpRequest, HttpResponse
 from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.inference import Inference
 from semaforo.wire.contract import Asked
+from semaforo.wire.not_json import NOT_JSON, told
 from semaforo.wire.openai_fields import InvalidField
 from semaforo.wire.payload import Tensors
 
@@ -138,5 +139,5 @@ def decode(body: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    except NOT_JSON as error:
+        raise InvalidRequest(f"the body is not valid JSON: {told(error)}") from None
