@@ -10,6 +10,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,12 +82,13 @@ def _is_child(process: psutil.Process, root: bool) -> bool:
     return not root
 
 
-GRPC_SERVED = False
+# Messages of V2 come from tritonclient's stubs.
+GRPC_THERE = all(importlib.util.find_spec(name) is not None for name in ("grpc", "tritonclient"))
 
 
 def speaks_grpc(peer: Peer) -> bool:
-    """Return whether a server can be asked over gRPC here; Semaforo's needs its extra."""
-    return peer.grpc and (peer.own or GRPC_SERVED)
+    """Return whether a server can be asked over gRPC here."""
+    return peer.grpc and GRPC_THERE
 
 
 def _grpc_option(place: Place) -> tuple[str, ...]:
@@ -199,6 +201,7 @@ ECHO = Peer(
     title="grpc.aio echo",
     command=_echo,
     how="A `grpc.aio` server on uvloop that gives back the bytes it gets: the yardstick for gRPC.",
+    heavy=JSON,
     grpc=True,
     own=False,
 )

@@ -151,7 +151,7 @@ class Bench:
         found.raw = best_rows_per_s(self._heavy, max(1.0, self._seconds), model_core)
         for peer in self._turn(number):
             form = peer.heavy
-            if form is JSON:
+            if form is JSON or (form is GRPC and not known.GRPC_THERE):
                 continue
             with self._served(peer, self._heavy, form) as served:
                 if served is None:
