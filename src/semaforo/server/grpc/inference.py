@@ -61,8 +61,10 @@ class Job(msgspec.Struct, gc=False):
     payload: Payload
 
 
-class Caller(msgspec.Struct, gc=False):
+class Caller(msgspec.Struct):
     """Who makes a call, and what holds for all of it.
+
+    The collector has to see it: through `remaining` it leads back to the call, whose error holds its frames.
 
     Attributes:
         headers: Its metadata.
