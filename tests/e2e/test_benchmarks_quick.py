@@ -22,12 +22,17 @@ KEYS = {
     },
     "faults": {"admitted", "lost", "wrong", "duplicated", "recovery_p95_s", "not_recovered", "processes_left"},
     "path": {"cpu_vs_bare", "cpu_process_vs_bare", "errors"},
+    "serving": {
+        "cpu_vs_bare", "cpu_process_vs_bare", "grpc_vs_echo", "conv_vs_onnxruntime", "binary_vs_json",
+        "kb_per_connection", "kb_per_stream", "errors",
+    },
 }  # fmt: skip
 MUST_BE_ZERO = {
     "core": (),
     "overload": ("unanswered",),
     "faults": ("lost", "wrong", "duplicated", "not_recovered", "processes_left"),
     "path": ("errors",),
+    "serving": ("errors",),
 }
 
 
