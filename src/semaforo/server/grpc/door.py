@@ -3,15 +3,17 @@
 Rules this module keeps:
 
 1. Every call asks `authorise` once, before its message is parsed. Health is open to everybody.
-2. Of what runs models, only so much is in flight at once, over all connections and streams.
+2. Of what runs models, only so much is in flight at once, over all connections and streams; of streams, which
+   cost something while nothing is in flight, as many are open as connections may be.
 3. An error goes out as its status code and text; what was not foreseen is logged, and goes out as INTERNAL with
    the request's id and nothing more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -36,15 +38,17 @@ class Door:
     """What every call of the front passes.
 
     Attributes:
-        running: Ids of the requests in flight.
+        running: Ids of the requests in flight, the oldest first.
         ending: Whether the server stops.
     """
 
     def __init__(self, settings: ServerSettings, new_id: Callable[[], str]) -> None:
         self._keys = Keys(settings.keys)
         self._most = settings.max_in_flight
+        self._most_streams = settings.max_connections
+        self._streams = 0
         self.new_id = new_id
-        self.running: set[str] = set()
+        self.running: dict[str, None] = {}
         self.ending = False
 
     def admit(self, headers: Headers, action: Action, resource: str) -> Principal:
@@ -72,12 +76,32 @@ class Door:
                 f"{self._most} requests are in flight, which is the server's limit", retry_after_s=1.0
             )
         request_id = self.new_id()
-        self.running.add(request_id)
+        self.running[request_id] = None
         return request_id
 
     def leave(self, request_id: str) -> None:
         """Count a request no more."""
-        self.running.discard(request_id)
+        self.running.pop(request_id, None)
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[None]:
+        """Count a call that stays open, as long as it does.
+
+        Raises:
+            NotReady: The server stops.
+            Refused: Too many are open.
+        """
+        if self.ending:
+            raise STOPPING
+        if self._streams >= self._most_streams:
+            raise Refused(
+                f"{self._most_streams} streams are open, which is the server's limit", retry_after_s=1.0
+            )
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     async def refuse(self, context: Context, error: Exception, request_id: str) -> None:
         """End a call with an error; raises what ends its handler."""

@@ -6,6 +6,7 @@ Open to everybody. A watch looks at the state it watches several times a second,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -61,19 +62,21 @@ class Health:
         """Answer a ``Watch``: the status now, and each other one that follows."""
         try:
             name = parsed(_Request, body).service
-            before: int | None = None
-            while not self._ending.is_set():
-                status = self._watched(name)
-                if status != before:
-                    await context.write(_encoded(status))
-                    before = status
-                try:
-                    await asyncio.wait_for(self._ending.wait(), _LOOK_S)
-                except TimeoutError:
-                    continue
+            with self._door.stream():
+                await self._follow(name, context)
             raise STOPPING
         except Exception as error:
             await self._door.refuse(context, error, self._door.new_id())
+
+    async def _follow(self, name: str, context: Context) -> None:
+        before: int | None = None
+        while not self._ending.is_set():
+            status = self._watched(name)
+            if status != before:
+                await context.write(_encoded(status))
+                before = status
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), _LOOK_S)
 
     def _status(self, name: str) -> int:
         ready = self._description.ready() if name in ("", SERVICE) else self._engine.ready(name)

@@ -86,7 +86,7 @@ class GrpcServer:
             await asyncio.wait(
                 (stopping, forced), timeout=self._settings.grace_s, return_when=asyncio.FIRST_COMPLETED
             )
-            for request_id in list(self._door.running):
+            for request_id in reversed(list(self._door.running)):
                 self._engine.cancel(request_id)
             if not self.forced:
                 await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED)
@@ -117,7 +117,7 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", settings.max_header_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
-        ("grpc.max_concurrent_streams", settings.max_in_flight),
+        ("grpc.max_concurrent_streams", settings.max_connections),
         ("grpc.max_connection_idle_ms", milliseconds(settings.keep_alive_s)),
         # A client whose machine is gone is noticed, and its work stopped.
         ("grpc.keepalive_time_ms", milliseconds(_PING_S)),

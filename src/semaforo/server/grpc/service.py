@@ -117,7 +117,8 @@ class Service:
                 self._inference, context, self._inference.caller(context, "ModelStreamInfer")
             )
             self._streams.add(stream)
-            await stream.run()
+            with self._door.stream():
+                await stream.run()
         except Exception as error:
             await self._door.refuse(context, error, self._door.new_id())
         finally:

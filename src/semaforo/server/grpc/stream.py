@@ -40,7 +40,7 @@ class InferStream:
         self._inference = inference
         self._context = context
         self._caller = caller
-        self._pending: set[str] = set()
+        self._pending: dict[str, None] = {}
         self._chats: set[asyncio.Task[None]] = set()
         self._ready: deque[bytes] = deque()
         self._closed = False
@@ -71,7 +71,8 @@ class InferStream:
             reader.cancel()
             for task in self._chats:
                 task.cancel()
-            for request_id in list(self._pending):
+            # The latest first: in the other order each that ends would let the next begin.
+            for request_id in reversed(list(self._pending)):
                 self._inference.engine.cancel(request_id)
             await asyncio.gather(reader, *self._chats, return_exceptions=True)
 
@@ -115,7 +116,7 @@ class InferStream:
             door.leave(request_id)
             self._fail(said, door.known(error, request_id or door.new_id()))
             return
-        self._pending.add(request_id)
+        self._pending[request_id] = None
         if isinstance(job.payload, Chat):
             task = asyncio.ensure_future(self._chat(job))
             self._chats.add(task)
@@ -177,7 +178,7 @@ class InferStream:
         self._changed.set()
 
     def _over(self, job: Job) -> None:
-        self._pending.discard(job.work.id)
+        self._pending.pop(job.work.id, None)
         self._inference.door.leave(job.work.id)
         self._room.set()
         self._changed.set()
