@@ -145,6 +145,7 @@ def test_a_deadline_that_passes_stops_the_work(served: Served, channel: grpc.Cha
 
 def test_a_client_that_cancels_stops_the_work(served: Served, channel: grpc.Channel) -> None:
     running = unary(channel, "ModelInfer").future(sleep(0.5))
+    served.await_in_flight(1)
     waiting = unary(channel, "ModelInfer").future(sleep(30))
     served.await_in_flight(2)
     waiting.cancel()
