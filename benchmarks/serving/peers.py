@@ -276,7 +276,7 @@ PEERS = (
         how="One worker; a batchable API (32) over a list of tensors. Convolution: an octet stream of fp32 rows, "
         "which cannot be batched; both cores free.",
         heavy_path="/raw",
-        environment={"BENTOML_DO_NOT_TRACK": "true"},
+        environment={"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": "bentoml"},
     ),
     Peer(
         name="ray",
