@@ -29,7 +29,7 @@ from semaforo.server.deferred.files import whole
 from semaforo.server.deferred.names import new_name
 from semaforo.server.deferred.owner import tenant_for, visible_to
 from semaforo.server.deferred.paging import Page, page_response
-from semaforo.server.deferred.replay import KEPT_HEADERS
+from semaforo.server.deferred.replay import kept_headers
 from semaforo.server.http import HttpRequest, Response, Route, json_response
 from semaforo.server.idempotency import REPLAYED
 from semaforo.wire.batches import Line, LineError, read_lines
@@ -162,11 +162,7 @@ class Batches:
                 f"is '{body['completion_window']}'; results are kept for {self._bounds.keep_s:.0f}s here"
             )
             raise InvalidField("completion_window", message)
-        kept = tuple(
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in headers.items()
-            if name.startswith(b"semaforo-") and name.decode("latin-1") in KEPT_HEADERS
-        )
+        kept = [pair for pair in kept_headers(headers) if pair[0].startswith("semaforo-")]
         return BatchRecord(
             id=new_name("batch"),
             tenant=tenant,

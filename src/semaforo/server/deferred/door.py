@@ -13,7 +13,7 @@ from semaforo.errors import InvalidRequest
 from semaforo.repository.deferred import Bounds, Item, NewItem, Store, items
 from semaforo.server.deferred.deferring import Deferring
 from semaforo.server.deferred.names import new_name
-from semaforo.server.deferred.replay import KEPT_HEADERS
+from semaforo.server.deferred.replay import kept_headers
 from semaforo.server.deferred.shown import PATH, shown_item
 from semaforo.server.http import HttpRequest, HttpResponse, json_response
 from semaforo.server.idempotency import REPLAYED
@@ -85,11 +85,6 @@ class Door:
             target = _openai_target(path, body)
         deadline = asked.contract.deadline_s
         keep = self._bounds.keep_s
-        headers = tuple(
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in request.headers.items()
-            if name.decode("latin-1") in KEPT_HEADERS
-        )
         digest = b""
         if asked.idempotency_key:
             declared = request.headers.get(b"inference-header-content-length", b"")
@@ -98,7 +93,7 @@ class Door:
             id=new_name("deferred"),
             tenant=asked.contract.tenant,
             path=path,
-            headers=headers,
+            headers=kept_headers(request.headers),
             body=body,
             target=target,
             expires=now + (keep if deadline is None else min(deadline, keep)),

@@ -9,7 +9,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from semaforo.entities import Priority
@@ -19,13 +19,19 @@ from semaforo.server.app import App
 from semaforo.server.http import Exchange, HttpRequest, HttpResponse
 from semaforo.server.identity import Principal
 
-KEPT_HEADERS = frozenset(
-    (
-        "accept", "content-type", "inference-header-content-length", "traceparent", "semaforo-max-cost",
-        "semaforo-min-quality", "semaforo-privacy", "semaforo-session", "semaforo-variant",
-    )
-)  # fmt: skip
-"""Headers that matter to the work; its tenant, class and deadline are kept beside them."""
+_KEPT = frozenset(("accept", "content-type", "inference-header-content-length", "traceparent"))
+_APART = frozenset(("deadline-ms", "idempotency-key", "mode", "priority", "tenant", "webhook"))
+
+
+def kept_headers(headers: Mapping[bytes, bytes]) -> tuple[tuple[str, str], ...]:
+    """Return the headers that matter to the work; its tenant, class and deadline are kept beside them."""
+    found = []
+    for raw_name, value in headers.items():
+        name = raw_name.decode("latin-1")
+        ours, _, word = name.partition("semaforo-")
+        if name in _KEPT or (not ours and word and word not in _APART):
+            found.append((name, value.decode("latin-1")))
+    return tuple(found)
 
 
 _FAR_MS = b"%d" % (365 * 86_400_000)
