@@ -37,6 +37,8 @@ tasks:
   text: {{inputs: {{text: bytes}}, outputs: {{length: int64}}}}
   embed: {{kind: embedding}}
   chat: {{kind: chat}}
+  hear: {{kind: transcription}}
+  judge: {{kind: moderation, outputs: {{scores: {{type: "fp32[2]", labels: [rude, spam]}}}}}}
 models:
   net:
     task: digits
@@ -47,6 +49,9 @@ models:
   lengths: {{task: text, python: "fuzzed.py:lengths", isolation: thread}}
   letters: {{task: embed, python: "fuzzed.py:letters", isolation: thread}}
   parrot: {{task: chat, python: "fuzzed.py:parrot", isolation: thread}}
+  ears: {{task: hear, python: "fuzzed.py:ears", isolation: thread}}
+  censor: {{task: judge, python: "fuzzed.py:censor", isolation: thread}}
+deferred: {{path: deferred.db}}
 server:
   grpc_port: {grpc}
   limits: {{body: 4MB, header_time: 1s, body_time: 1s, keep_alive: 1s}}
@@ -61,6 +66,14 @@ def lengths(text: list[bytes]) -> list[int]:
 
 def letters(input: list[str]) -> list[list[float]]:
     return [[float(one.count(letter)) for letter in "abcdefgh"] for one in input]
+
+
+def ears(audio: list[bytes]) -> list[str]:
+    return [f"{len(one)} bytes" for one in audio]
+
+
+def censor(input: list[str]) -> list[list[float]]:
+    return [[float("idiot" in one), float(len(one) > 1000)] for one in input]
 
 
 async def parrot(messages: list[dict]):

@@ -70,6 +70,7 @@ VALID: tuple[tuple[str, str, Any], ...] = (
     ),
     ("POST", "/v1/completions", {"model": "chat", "prompt": "hello", "max_tokens": 4}),
     ("POST", "/v1/embeddings", {"model": "embed", "input": ["a", "b"], "encoding_format": "base64"}),
+    ("POST", "/v1/moderations", {"model": "judge", "input": ["hello", "you idiot"]}),
     ("POST", "/semaforo/v1/decide", {"target": "digits", "rows": 2, "contract": {"min_quality": 0.5}}),
 )  # fmt: skip
 CONTRACT = (
@@ -77,6 +78,10 @@ CONTRACT = (
     "semaforo-session", "semaforo-idempotency-key", "semaforo-nothing", "traceparent", "content-type", "accept",
     "accept-encoding", "content-encoding", "inference-header-content-length", "authorization",
 )  # fmt: skip
+FORMS: tuple[tuple[str, dict[bytes, bytes]], ...] = (
+    ("/v1/audio/transcriptions", {b"file": b"RIFF" + bytes(60), b"model": b"hear", b"response_format": b"text"}),
+    ("/v1/files", {b"purpose": b"batch", b"file": b'{"custom_id": "1", "method": "POST", "url": "/v1/embeddings"}'}),
+)
 _PRINTABLE = [word for word in ODD_TEXT if word.isprintable() and word.isascii()]
 
 
@@ -88,7 +93,9 @@ def http(draw: Random) -> Iterator[Input]:
             yield _of_json(draw)
         elif kind < 0.9:
             yield _of_binary(draw)
-        elif kind < 0.95:
+        elif kind < 0.93:
+            yield _of_forms(draw)
+        elif kind < 0.96:
             yield Input("POST", draw.choice(VALID)[1], _headers(draw), draw.randbytes(draw.randrange(200)))
         else:
             yield _of_paths(draw)
@@ -138,6 +145,29 @@ def _of_binary(draw: Random) -> Input:
     elif wrong == 7:
         head = scrambled(head, draw)
     return Input("POST", path, {**_headers(draw), "inference-header-content-length": length}, head + blob)
+
+
+def _of_forms(draw: Random) -> Input:
+    """Forms with a file, a batch that names no file, a request for later."""
+    kind = draw.randrange(4)
+    if kind == 0:
+        value = {"input_file_id": "file-1", "endpoint": "/v1/embeddings", "completion_window": "24h"}
+        return Input("POST", "/v1/batches", _headers(draw), text(mutated(value, draw)))
+    if kind == 1:
+        _, path, value = draw.choice(VALID[:5])
+        headers = {**_headers(draw), "semaforo-mode": draw.choice(("queue", "queue", "now"))}
+        return Input("POST", path, headers, text(mutated(value, draw)))
+    path, fields = draw.choice(FORMS)
+    body = b"".join(
+        b'--edge\r\ncontent-disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
+        % (name, b'; filename="a.wav"' if name == b"file" else b"", value)
+        for name, value in fields.items()
+    )
+    body += b"--edge--\r\n"
+    if draw.random() < 0.8:
+        body = scrambled(body, draw)
+    kinds = ("multipart/form-data; boundary=edge", "multipart/form-data", "multipart/form-data; boundary=", "x")
+    return Input("POST", path, {"content-type": kinds[0] if draw.random() < 0.9 else draw.choice(kinds)}, body)
 
 
 def _of_paths(draw: Random) -> Input:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
+import resource
 import socket
 import time
 from email.utils import formatdate
@@ -21,10 +23,14 @@ from semaforo.server.app import App
 from semaforo.server.connection import NEVER, Connection
 from semaforo.server.settings import ServerSettings
 
+logger = logging.getLogger("semaforo.server")
+
 _LOOKS_PER_TIMEOUT = 4
 _LOOK_S = (0.05, 1.0)
 """Least and most seconds between two looks at all connections."""
 _FLUSH_S = 1.0
+_OTHER_FILES = 512
+"""Files beside the clients' connections: models, workers, upstreams, databases."""
 
 
 class HttpServer:
@@ -59,6 +65,7 @@ class HttpServer:
                 works beside the requests cannot begin.
         """
         check_exposure(self.settings)
+        allow_open_files(self.settings.max_connections)
         listener = listen(self.settings.host, self.settings.port)
         self.port = listener.getsockname()[1]
         self.loop = asyncio.get_running_loop()
@@ -158,6 +165,24 @@ def listen(host: str, port: int, option: str = "--http-port") -> socket.socket:
         raise ConfigError(f"cannot listen on {address}: {error.strerror or error}; check --host") from None
     listener.setblocking(False)
     return listener
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise the limit of open files, as far as the system allows, to what so many connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        logger.warning(
+            "only %d open files are allowed here, and server.limits.connections is %d: raise the limit (ulimit -Hn, "
+            "LimitNOFILE=) or lower that key",
+            allowed,
+            connections,
+        )
 
 
 def check_exposure(settings: ServerSettings) -> None:
