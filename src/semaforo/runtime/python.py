@@ -11,11 +11,9 @@ Rules this module keeps:
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import typing
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -25,11 +23,11 @@ from semaforo.entities import Signature, TensorSpec, devices_of
 from semaforo.errors import InvalidRequest, RuntimeLoadError
 from semaforo.runtime.base import Loaded
 from semaforo.runtime.options import read_options
-from semaforo.runtime.python_source import exited, find_object
+from semaforo.runtime.python_chat import PythonChat
+from semaforo.runtime.python_source import exited, find_object, signature_of
 from semaforo.runtime.python_values import PARAMETERS, Convert, converter, named_outputs, takes_text
-from semaforo.wire.payload import Array, Chat, ChatChunk
+from semaforo.wire.payload import Array
 
-_END = object()
 OPEN = ""
 """The dtype of a parameter that takes whatever the task gives."""
 
@@ -58,7 +56,7 @@ class _Parameters:
         specs: list[TensorSpec] = []
         single: set[bool] = set()
         hints = _hints(function)
-        for name, parameter in _signature(function, source).parameters.items():
+        for name, parameter in signature_of(function, source).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise RuntimeLoadError(
                     f"'{source}': parameter '{parameter}' has no name to match an input with: name each input"
@@ -154,75 +152,6 @@ class AsyncPythonModel(_PythonTensorModel):
         return named_outputs(result, self._names)
 
 
-class PythonChat:
-    """A generator, or a function of ``messages``, that answers chats.
-
-    It may take ``messages``, ``body`` (the whole request) or any other field of the request by name, and gives
-    texts, deltas (dicts) or `ChatChunk`s.
-    """
-
-    def __init__(self, call: Callable[..., Any], source: str, owner: Any, slots: int) -> None:
-        self._call = call
-        self._owner = owner
-        self._names = tuple(_signature(call, source).parameters.values())
-        self.slots = slots
-
-    async def chat(self, request: Chat) -> AsyncIterator[ChatChunk]:
-        """Stream the answer.
-
-        Raises:
-            InvalidRequest: A field that the function needs is missing.
-        """
-        try:
-            async with aclosing(self._parts(self._arguments(request.body))) as parts:
-                async for part in parts:
-                    yield _chunk(part)
-        except SystemExit as error:
-            raise exited(error) from error
-        yield ChatChunk(finish_reason="stop", tokens=0)
-
-    async def _parts(self, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        if inspect.isasyncgenfunction(self._call):
-            async with aclosing(self._call(**given)) as parts:
-                async for part in parts:
-                    yield part
-        elif inspect.isgeneratorfunction(self._call):
-            steps: Iterator[Any] = self._call(**given)
-            try:
-                while (part := await asyncio.to_thread(_stay, next, steps, _END)) is not _END:
-                    yield part
-            finally:
-                # Cancelled in the middle of a step, the generator still runs and cannot be closed from here.
-                with suppress(ValueError):
-                    steps.close()  # type: ignore[attr-defined]  # a generator function returns a generator
-        elif inspect.iscoroutinefunction(self._call):
-            yield await self._call(**given)
-        else:
-            yield await asyncio.to_thread(_stay, self._call, **given)
-
-    def memory_bytes(self) -> int:
-        """Return 0: what a Python object holds is not known."""
-        return 0
-
-    def close(self) -> None:
-        """Call the object's own ``close``, where it has one."""
-        if callable(getattr(self._owner, "close", None)):
-            self._owner.close()
-
-    def _arguments(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        given: dict[str, Any] = {}
-        for parameter in self._names:
-            if parameter.kind is parameter.VAR_KEYWORD:
-                given.update({name: value for name, value in body.items() if name not in given})
-            elif parameter.name == "body":
-                given["body"] = dict(body)
-            elif parameter.name in body:
-                given[parameter.name] = body[parameter.name]
-            elif parameter.default is parameter.empty:
-                raise InvalidRequest(f"the model needs the field '{parameter.name}', which the request lacks")
-        return given
-
-
 class PythonRuntime:
     """Loads Python functions and classes."""
 
@@ -253,7 +182,7 @@ class PythonRuntime:
         else:
             _places(source, None, device)
         call = target if inspect.isroutine(target) or isinstance(target, partial) else target.__call__
-        names = _signature(call, source).parameters
+        names = signature_of(call, source).parameters
         if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call) or "messages" in names:
             return PythonChat(call, source, target, chosen.slots or 4)
         parameters = _Parameters(call, source, chosen.batched)
@@ -265,24 +194,6 @@ class PythonRuntime:
                 "make it async, or ask for more replicas"
             )
         return PythonModel(call, parameters, target, 1)
-
-
-def _chunk(part: Any) -> ChatChunk:
-    if isinstance(part, ChatChunk):
-        return part
-    if isinstance(part, str):
-        return ChatChunk(delta={"content": part})
-    if isinstance(part, dict):
-        return ChatChunk(delta=part)
-    raise TypeError(f"a chat model yields texts, dicts or chunks, not a {type(part).__name__}")
-
-
-def _stay(call: Callable[..., Any], *values: Any, **arguments: Any) -> Any:
-    """Call on a thread of asyncio's pool, which hands on no SystemExit without ending the loop."""
-    try:
-        return call(*values, **arguments)
-    except SystemExit as error:
-        raise exited(error) from error
 
 
 def _places(source: str, load: Callable[..., Any] | None, device: str) -> dict[str, Any]:
@@ -303,13 +214,6 @@ def _guarded(source: str, call: Callable[..., Any], **arguments: Any) -> Any:
         return call(**arguments)
     except (Exception, SystemExit) as error:
         raise RuntimeLoadError(f"'{source}': loading it raised {type(error).__name__}: {error}") from error
-
-
-def _signature(call: Callable[..., Any], source: str) -> inspect.Signature:
-    try:
-        return inspect.signature(call)
-    except (TypeError, ValueError):
-        raise RuntimeLoadError(f"'{source}' tells no parameters: wrap it in a Python function") from None
 
 
 def _hints(call: Callable[..., Any]) -> dict[str, Any]:

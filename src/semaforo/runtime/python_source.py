@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,18 @@ def find_object(source: str) -> Any:
 def exited(error: SystemExit) -> RuntimeError:
     """Return what stands for a ``sys.exit`` of a model."""
     return RuntimeError(f"it called sys.exit({error.code if error.code is not None else ''})")
+
+
+def signature_of(call: Callable[..., Any], source: str) -> inspect.Signature:
+    """Return what a callable takes.
+
+    Raises:
+        RuntimeLoadError: It does not tell.
+    """
+    try:
+        return inspect.signature(call)
+    except (TypeError, ValueError):
+        raise RuntimeLoadError(f"'{source}' tells no parameters: wrap it in a Python function") from None
 
 
 def _import_file(path: Path) -> Any:
