@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/core.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
-BENCHES := core faults path overload
+# By itself and first: where a CPU build of this version is at hand, it is taken.
+TORCH := $(shell grep '^torch==' $(CONSTRAINTS))
+BENCHES := core faults path overload fuzz
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test check bench docs clean
@@ -14,7 +16,7 @@ help:
 	@echo "make run      train small models, serve them, show what was decided and why"
 	@echo "make test     run the tests"
 	@echo "make check    lint, types, import rules, docs up to date"
-	@echo "make bench    run the benchmarks (make bench BENCHES=core)"
+	@echo "make bench    run the benchmarks (make bench BENCHES=core; BENCHES=serving takes 20 minutes)"
 	@echo "make docs     write the command line and configuration reference"
 	@echo "make install  make .venv with Semaforo alone"
 	@echo "make clean    remove .venv and caches"
@@ -36,7 +38,8 @@ $(VENV)/.quickstart: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	@$(PIP) -e '.[quickstart]' && touch $(VENV)/.core $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml $(CONSTRAINTS)
-	@echo "Installing semaforo[dev]"
+	@echo "Installing semaforo[dev], PyTorch included"
+	@$(PIP) $(TORCH)
 	@$(PIP) -e '.[dev]' && touch $(VENV)/.core $(VENV)/.quickstart $@
 
 install: $(VENV)/.core
