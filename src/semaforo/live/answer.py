@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from semaforo.core.effects import Finish
@@ -34,3 +36,19 @@ class Answer(msgspec.Struct):
         return error_from(
             self.finish.code or "internal", self.finish.message, self.finish.retry_after_s or None
         )
+
+
+class Waiter:
+    """Takes an answer, which often is there before anybody has to wait for it."""
+
+    __slots__ = ("answer", "future")
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+        self.future: asyncio.Future[Answer] | None = None
+
+    def settle(self, answer: Answer) -> None:
+        """Keep the answer, and wake whoever waits."""
+        self.answer = answer
+        if self.future is not None and not self.future.done():
+            self.future.set_result(answer)

@@ -38,7 +38,7 @@ from semaforo.core.events import (
 )
 from semaforo.entities import Priority, ReplicaSpec, Request
 from semaforo.errors import NotFound, NotReady, nearest
-from semaforo.live.answer import Answer
+from semaforo.live.answer import Answer, Waiter
 from semaforo.live.crew import Crew, ReplicaStatus
 from semaforo.live.handle import Handle, Sink
 from semaforo.live.inbox import Inbox
@@ -83,6 +83,7 @@ class Engine:
         self._streams = self._inbox.streams
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(4)
+        self._hurry: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._control_timer: asyncio.TimerHandle | None = None
@@ -160,12 +161,24 @@ class Engine:
         self.ring.arrived(request)
         self._tell(Arrived(request))
 
-    async def infer(self, request: Request, payload: Payload) -> Answer:
-        """Serve a request and wait for its answer; cancelling the wait cancels the request."""
-        done: asyncio.Future[Answer] = self._loop.create_future()
-        self.submit(request, payload, lambda answer: None if done.done() else done.set_result(answer))
+    async def infer(self, request: Request, payload: Payload, *, at_once: bool = False) -> Answer:
+        """Serve a request and wait for its answer; cancelling the wait cancels the request.
+
+        Args:
+            request: What is asked for.
+            payload: With which data.
+            at_once: Do not wait a round of the loop for company where the model runs in the loop: for a front
+                whose requests come one by one.
+        """
+        waiter = Waiter()
+        self.submit(request, payload, waiter.settle)
+        if at_once and waiter.answer is None and self._hurry is not None:
+            self._hurry()
+        if waiter.answer is not None:
+            return waiter.answer
+        waiter.future = self._loop.create_future()
         try:
-            return await done
+            return await waiter.future
         except asyncio.CancelledError:
             self.cancel(request.id)
             raise
@@ -364,6 +377,7 @@ class Engine:
             self._loop.call_soon(self._tell, event)
             return
         handle.run(effect.batch, members, effect.rows)
+        self._hurry = getattr(handle, "hurry", None)
 
     def _finish(self, effect: Finish) -> None:
         rid = effect.request

@@ -81,6 +81,8 @@ class _Measured:
             self._chosen = ProcessReplica(self._spec, self._sink)
         # The engine calls this handle once for each batch: let it reach the chosen one directly.
         self.run = self._chosen.run  # type: ignore[method-assign]
+        if isinstance(self._chosen, InlineReplica):
+            self.hurry = self._chosen.hurry
         return await self._chosen.start()
 
     def run(self, batch: int, members: Sequence[Payload], rows: int) -> None:

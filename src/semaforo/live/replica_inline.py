@@ -84,6 +84,11 @@ class InlineReplica:
         self._waiting.append((batch, members))
         self._loop.call_soon(self._next)
 
+    def hurry(self) -> None:
+        """Run what waits for the loop's next round now; not to be called from within an effect."""
+        while self._waiting and not self._closed:
+            self._next()
+
     def cancel(self, batch: int) -> None:
         """Drop a batch that has not begun."""
         for entry in self._waiting:

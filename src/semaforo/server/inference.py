@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from semaforo.entities import Contract, Request
 from semaforo.errors import InvalidRequest, SemaforoError
-from semaforo.live.answer import Answer
+from semaforo.live.answer import Answer, Waiter
 from semaforo.server.deferred.deferring import Deferring
 from semaforo.server.http import JSON, HttpRequest, HttpResponse, Reply
 from semaforo.server.idempotency import KeptAnswers
@@ -34,21 +34,6 @@ if TYPE_CHECKING:
 
 _BINARY = (b"content-type", b"application/octet-stream")
 _MOST_TARGETS = 1024
-
-
-class _Waiter:
-    """Takes an answer, which often is there before anybody has to wait for it."""
-
-    __slots__ = ("answer", "future")
-
-    def __init__(self) -> None:
-        self.answer: Answer | None = None
-        self.future: asyncio.Future[Answer] | None = None
-
-    def settle(self, answer: Answer) -> None:
-        self.answer = answer
-        if self.future is not None and not self.future.done():
-            self.future.set_result(answer)
 
 
 class _Direct:
@@ -203,7 +188,7 @@ class Inference:
         Raises:
             SemaforoError: It was not answered.
         """
-        waiter = _Waiter()
+        waiter = Waiter()
         engine = self.engine
         engine.submit(work, payload, waiter.settle)
         answer = waiter.answer

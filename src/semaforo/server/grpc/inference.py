@@ -175,7 +175,8 @@ class Inference:
     async def _answer(self, job: Job) -> tuple[Answer, Any]:
         if isinstance(job.payload, Chat):
             return await self._whole(job)
-        answer = await self.engine.infer(job.work, job.payload)
+        # A call arrives in a round of the loop of its own: there is no company to wait for.
+        answer = await self.engine.infer(job.work, job.payload, at_once=True)
         return answer, self.encode(job, answer)
 
     async def _whole(self, job: Job) -> tuple[Answer, Any]:
