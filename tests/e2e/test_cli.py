@@ -186,14 +186,6 @@ def test_serve_without_one_good_model_ends(tmp_path: Path) -> None:
     assert "no model could be loaded" in ran.stderr
 
 
-def test_grpc_is_refused_in_words() -> None:
-    ran = semaforo("serve", "fleet.yaml", "--grpc-port", "8081")
-    assert (ran.returncode, ran.stderr) == (
-        1,
-        "--grpc-port: this version speaks HTTP only. Leave the option out\n",
-    )
-
-
 def test_check_shows_every_variant(tmp_path: Path) -> None:
     ran = semaforo("check", write_fleet(tmp_path))
     assert ran.returncode == 0, ran.stderr
