@@ -121,7 +121,7 @@ def test_the_trace_context_and_the_class_travel(served: Served, channel: grpc.Ch
     assert 5 < asked["contract"]["deadline_s"] <= 9.1
 
 
-@pytest.mark.parametrize(("ours", "theirs", "least", "most"), [("20000", 5, 1, 5), ("300", 20, 0.3, 0.3)])
+@pytest.mark.parametrize(("ours", "theirs", "least", "most"), [("20000", 5, 1, 5.5), ("300", 20, 0.3, 0.3)])
 def test_of_two_deadlines_the_sooner_counts(
     served: Served, channel: grpc.Channel, ours: str, theirs: float, least: float, most: float
 ) -> None:
