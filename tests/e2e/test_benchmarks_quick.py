@@ -22,6 +22,7 @@ KEYS = {
     },
     "faults": {"admitted", "lost", "wrong", "duplicated", "recovery_p95_s", "not_recovered", "processes_left"},
     "path": {"cpu_vs_bare", "cpu_process_vs_bare", "errors"},
+    "fuzz": {"inputs", "server_errors", "hangs", "leaks"},
     "serving": {
         "cpu_vs_bare", "cpu_process_vs_bare", "grpc_vs_echo", "conv_vs_onnxruntime", "binary_vs_json",
         "kb_per_connection", "kb_per_stream", "errors",
@@ -32,6 +33,7 @@ MUST_BE_ZERO = {
     "overload": ("unanswered",),
     "faults": ("lost", "wrong", "duplicated", "not_recovered", "processes_left"),
     "path": ("errors",),
+    "fuzz": ("server_errors", "hangs", "leaks"),
     "serving": ("errors",),
 }
 
