@@ -56,7 +56,7 @@ server:
   grpc_port: {grpc}
   limits: {{body: 4MB, header_time: 1s, body_time: 1s, keep_alive: 1s}}
 """
-FUNCTIONS = '''\
+FUNCTIONS = """\
 import asyncio
 
 
@@ -80,7 +80,7 @@ async def parrot(messages: list[dict]):
     for word in str(messages[-1].get("content")).split()[:20]:
         await asyncio.sleep(0)
         yield word
-'''
+"""
 
 
 def main() -> None:
@@ -111,7 +111,9 @@ def main() -> None:
     report.count("leaks", leaks, aim=0)
     for kind, outcome in outcomes.items():
         assert isinstance(outcome, Outcome)
-        report.note(f"{kind}: " + ", ".join(f"{status} × {n}" for status, n in outcome.statuses.most_common()))
+        report.note(
+            f"{kind}: " + ", ".join(f"{status} × {n}" for status, n in outcome.statuses.most_common())
+        )
         for sent, status, body in outcome.wrong:
             report.note(f"{kind}: {status} {body[:200]!r} for {str(sent)[:300]}")
     report.finish()

@@ -69,7 +69,7 @@ def mutated(value: Any, draw: Random) -> Any:
         if kind == 0:
             return value[:at] + value[at + 1 :]
         if kind == 1:
-            return value[:at] + [value[at]] + value[at:]
+            return [*value[:at], value[at], *value[at:]]
         if kind == 2:
             return value * draw.choice((2, 3))
         return [*value[:at], mutated(value[at], draw), *value[at + 1 :]]

@@ -76,7 +76,9 @@ class _Reader(asyncio.Protocol):
             self.done.set_exception(ConnectionResetError("closed without an answer"))
 
 
-async def send_http(port: int, inputs: Iterator[Input], count: int, connections: int, outcome: Outcome) -> None:
+async def send_http(
+    port: int, inputs: Iterator[Input], count: int, connections: int, outcome: Outcome
+) -> None:
     """Send `count` inputs over so many connections."""
     loop = asyncio.get_running_loop()
     left = count

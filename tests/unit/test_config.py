@@ -152,7 +152,8 @@ def test_the_environment_wins_over_a_default_and_becomes_a_number() -> None:
          "List it under `devices`. Did you mean 'cpu'?"),
         ("version: 1.10", "device: [cuda:0, gpu:1]", "fleet.yaml:19: models.digits-linear.device: no device is "
          "named 'gpu:1'. List it under `devices`."),
-        ("version: 1.10", "device: cuda:0+cuda:0", "fleet.yaml:19: models.digits-linear.device: 'cuda:0' stands twice"),
+        ("version: 1.10", "device: cuda:0+cuda:0",
+         "fleet.yaml:19: models.digits-linear.device: 'cuda:0' stands twice"),
         ("version: 1.10", "device: [cuda:0, '']", "fleet.yaml:19: models.digits-linear.device: "),
         ("version: 1.10", "key: abc",
          "fleet.yaml:19: models.digits-linear.key: means nothing for a model with `source`: leave it out"),
@@ -296,4 +297,6 @@ def test_tensors_that_a_kind_did_not_agree_on(old: str, new: str, text: str) -> 
 
 
 def test_a_kind_that_is_misspelt() -> None:
-    assert any("Did you mean 'embedding'?" in line for line in problems(AGREED.replace("embedding", "embeding")))
+    assert any(
+        "Did you mean 'embedding'?" in line for line in problems(AGREED.replace("embedding", "embeding"))
+    )

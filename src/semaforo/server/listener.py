@@ -178,8 +178,8 @@ def allow_open_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < wanted:
         logger.warning(
-            "only %d open files are allowed here, and server.limits.connections is %d: raise the limit (ulimit -Hn, "
-            "LimitNOFILE=) or lower that key",
+            "only %d open files are allowed here, and server.limits.connections is %d: raise the limit "
+            "(ulimit -Hn, LimitNOFILE=) or lower that key",
             allowed,
             connections,
         )
