@@ -56,6 +56,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/reference.py --check
+	$(BIN)/python scripts/messages.py --check
 
 bench: $(VENV)/.dev
 	@for name in $(BENCHES); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
