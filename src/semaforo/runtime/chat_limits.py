@@ -89,6 +89,7 @@ class ChatLimits:
             delta={**rest[0].delta, "content": _text(rest[0])[:left]},
             finish_reason="stop",
             tokens=sum(chunk.tokens for chunk in rest),
+            usage=rest[-1].usage,
         )
         return [*out, last]
 
