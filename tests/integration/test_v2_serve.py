@@ -137,7 +137,9 @@ def wait_refused(url: str) -> None:
     until = time.monotonic() + 10
     with contextlib.suppress(ConnectionRefusedError):
         while time.monotonic() < until:
-            socket.create_connection((host, int(port))).close()
+            # One that nobody has taken yet when the server stops listening is reset.
+            with contextlib.suppress(ConnectionResetError):
+                socket.create_connection((host, int(port))).close()
             time.sleep(0.002)
 
 
