@@ -10,11 +10,12 @@ TORCH := $(shell grep '^torch==' $(CONSTRAINTS))
 BENCHES := core faults path overload fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench docs clean
+.PHONY: help install run test clients check bench docs clean
 
 help:
 	@echo "make run      train small models, serve them, show what was decided and why"
 	@echo "make test     run the tests"
+	@echo "make clients  install the clients that the tests try from environments of their own (make test does, too)"
 	@echo "make check    lint, types, import rules, docs up to date"
 	@echo "make bench    run the benchmarks (make bench BENCHES=core; BENCHES=serving takes 20 minutes)"
 	@echo "make docs     write the command line and configuration reference"
@@ -49,6 +50,9 @@ run: $(VENV)/.quickstart
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+clients: $(BIN)/python
+	@$(BIN)/python tests/clients/environments.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
