@@ -10,8 +10,7 @@ from pathlib import Path
 def curl_commands(page: Path) -> list[str]:
     """Return the commands of a page's ```sh blocks that begin with curl, continued lines included."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S)
-    lines = [line for block in blocks for line in _commands(block)]
-    return [line for line in lines if line.startswith("curl ")]
+    return [command for block in blocks for command in _commands(block)]
 
 
 def run(command: str, url: str) -> str:
@@ -28,9 +27,11 @@ def run(command: str, url: str) -> str:
 
 
 def _commands(block: str) -> list[str]:
-    """Split a block into commands: one goes on while a quote is open or a line ends with a backslash."""
+    """Find the commands in a block: one goes on while a quote is open or a line ends with a backslash."""
     found, held = [], ""
     for line in block.splitlines():
+        if not held and not line.startswith("curl "):
+            continue
         held = f"{held}\n{line}" if held else line
         if held.count("'") % 2 or held.endswith("\\"):
             continue

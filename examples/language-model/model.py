@@ -21,8 +21,8 @@ CONTEXT = 2048
 class Writer:
     """Goes on from what it is told.
 
-    It takes neither ``max_tokens`` nor ``stop``: those are kept for it. As many answers as its ``slots`` are written
-    at once; each step of the generator runs on a thread, and torch lets go of the interpreter within.
+    It takes neither ``max_tokens`` nor ``stop``: those are kept for it. It writes as many answers at once as it has
+    ``slots``; each step of the generator runs on a thread, and torch lets go of the interpreter within.
     """
 
     def __init__(self, weights: str = "weights.safetensors") -> None:

@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument(
         "texts", type=Path, nargs="*", help="files to learn from (default: the documentation)"
     )
-    parser.add_argument("--steps", type=int, default=400, help="batches to learn from (default: 400)")
+    parser.add_argument("--steps", type=int, default=300, help="batches to learn from (default: 300)")
     parser.add_argument("--into", type=Path, default=HERE / "weights.safetensors", help="file to write")
     parser.add_argument("--again", action="store_true", help="train though there are weights")
     given = parser.parse_args()

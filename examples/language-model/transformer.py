@@ -53,6 +53,7 @@ class Transformer(nn.Module):
     def __init__(self, characters: int, width: int = 96, layers: int = 2, heads: int = 4) -> None:
         super().__init__()
         self.embed = nn.Embedding(characters, width)
+        nn.init.normal_(self.embed.weight, std=0.05)  # it gives the logits too, and wider ones start off sure
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
         self.norm = nn.RMSNorm(width)
         size = width // heads
