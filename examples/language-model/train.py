@@ -36,12 +36,16 @@ def main() -> int:
     try:
         text = "\n\n".join(path.read_text() for path in given.texts or documentation())
     except (OSError, UnicodeDecodeError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        print(f"train.py: {error}: name text files to learn from", file=sys.stderr)
         return 1
     if len(text) <= LENGTH:
         print(f"train.py: more than {LENGTH} characters are needed to learn from", file=sys.stderr)
         return 1
-    loss = train(text, given.steps, given.into)
+    try:
+        loss = train(text, given.steps, given.into)
+    except KeyboardInterrupt:
+        print("stopped, and nothing written", file=sys.stderr)
+        return 130
     print(f"Learned from {len(text):,} characters, to {loss:.2f} nats each: {given.into.name}")
     return 0
 

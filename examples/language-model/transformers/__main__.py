@@ -1,8 +1,8 @@
 """A small Llama behind `transformers serve`, with Semaforo before it.
 
 ``python examples/language-model/transformers`` runs it; ``--keep`` serves on. It makes an environment under
-``.venvs/transformers`` (a minute or more, once), writes a model, serves both, asks for a stream and for eight answers
-at once, loads it with ``semaforo bench``, and says what came.
+``.venvs/transformers`` (a minute or more, once), writes a model, serves both, asks for a stream and for eight
+answers at once, loads it with ``semaforo bench``, and says what came.
 """
 
 from __future__ import annotations
