@@ -50,6 +50,31 @@ file states no quality, and its digest is verified:
 {"model.onnx": {"quality": 0.97, "metric": "accuracy", "rows": 450, "sha256": "…"}}
 ```
 """
+PYTHON = """\
+A function takes its inputs by name, a list or an array of rows each, and returns rows; batches are made for it.
+
+```python
+def count(text: list[str]) -> list[int]:  # a tensor task with the input `text`
+    return [len(one) for one in text]
+
+
+def embed(input: list[str]) -> list[list[float]]:  # `kind: embedding`
+    return model.encode(input)
+
+
+def parrot(messages, max_tokens=20):  # `kind: chat`: what it yields is streamed
+    for word in messages[-1]["content"].split()[:max_tokens]:
+        yield word + " "
+
+
+class Classifier:  # made once; `load` is called once, then the object for each batch
+    def load(self): ...
+    def __call__(self, image): ...
+```
+
+A chat function may take `messages`, `body` or any field by name, and gives texts, deltas or chunks. A text counts as
+one token. `stop` and `max_tokens` are kept for it unless it takes them.
+"""
 OPTIONS: dict[str, type[msgspec.Struct]] = {
     "onnx": OnnxOptions,
     "torch": TorchOptions,
@@ -185,6 +210,7 @@ def runtimes() -> str:
     for name, options in OPTIONS.items():
         notes = inspect.getdoc(sys.modules[options.__module__]).partition("\n\n")[2]  # type: ignore[union-attr]
         about = f"{notes}\n\n" if notes.startswith(("What a model gives", "|")) else ""
+        about = f"{PYTHON}\n" if name == "python" else about
         parts.append(f"## `{name}`\n\n{about}| option | default | meaning |\n| --- | --- | --- |")
         meanings = attributes(options)
         for field in msgspec.structs.fields(options):

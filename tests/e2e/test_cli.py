@@ -233,7 +233,7 @@ def test_a_signal_while_loading_ends_it_quietly(tmp_path: Path, number: signal.S
     [
         ("", "is a folder: name the file in it. Did you mean '{folder}/fleet.yaml'?"),
         ("models", "is a folder: name the file in it."),
-        ("fleet.yml", "no such file. Write one, or name another"),
+        ("fleet.yml", "no such file. `semaforo init FOLDER` writes one, or name another"),
         ("models/rough/1/model.onnx", "is not text: byte"),
     ],
 )

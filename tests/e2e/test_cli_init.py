@@ -54,7 +54,7 @@ def test_what_it_writes_is_checked_and_served_as_it_stands(tmp_path: Path) -> No
 def test_a_folder_without_models_is_told_what_is_understood(tmp_path: Path) -> None:
     ran = semaforo("init", folder=tmp_path)
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr.startswith("no model is in .. Understood are\n  .onnx (onnx)\n")
+    assert ran.stderr.startswith("no model is in '.'. Understood are\n  .onnx (onnx)\n")
     assert ".py with functions under @semaforo.model" in ran.stderr
     (tmp_path / "model.onnx").write_bytes(b"no model")
     ran = semaforo("init", folder=tmp_path)

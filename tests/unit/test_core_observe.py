@@ -164,3 +164,14 @@ def test_an_event_of_arrival_alone_is_counted() -> None:
     metrics = Metrics()
     metrics.fold(Arrived(ask("q")), [], 0.0)
     assert metrics.arrived == 1
+
+
+def test_a_quality_that_nobody_measured_is_not_stated() -> None:
+    ring = Ring(8)
+    rig = Rig(fleet(variant("m", quality=None)))
+    rig.ready("a", "m/1/v")
+    event = Arrived(ask("q"))
+    ring.fold(event, rig.tell(event))
+    found = ring.get("q")
+    assert found is not None
+    assert "quality not measured" in render(found)

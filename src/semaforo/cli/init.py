@@ -77,7 +77,7 @@ def _nothing(folder: Path, found: Found, made: Draft) -> str:
         kinds.setdefault(runtime, []).append(suffix)
     listed = "\n".join(f"  {' '.join(suffixes)} ({runtime})" for runtime, suffixes in kinds.items())
     return (
-        f"no model is in {folder}. Understood are\n{listed}\n  .py with functions under @semaforo.model\n"
+        f"no model is in '{folder}'. Understood are\n{listed}\n  .py with functions under @semaforo.model\n"
         "as loose files, or as <model>/<version>/<file>, and models behind a url, which a fleet file names by hand"
     )
 

@@ -208,7 +208,9 @@ class Door:
                     )
                 )
                 continue
-            considered.append(Considered(choice.id, "", "", score, predicted, choice.quality, cost, is_free))
+            considered.append(
+                Considered(choice.id, "", "", score, predicted, choice.quality, cost, is_free, choice.assumed)
+            )
             if not is_free:
                 # An open variant is worth waiting for even where a reserve one would be free sooner.
                 if wait is None or (choice.open, -predicted) > (wait.open, -wait_s):

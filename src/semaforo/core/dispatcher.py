@@ -229,7 +229,8 @@ class Dispatcher:
                 book = new_book(variant)
                 old = state.variants.get(variant.id)
                 if old is not None:
-                    old.fit, old.task, old.stream_s = book.fit, book.task, book.stream_s
+                    old.fit, old.work, old.task = book.fit, book.work, book.task
+                    old.stream_s = book.stream_s
                 else:
                     state.variants[variant.id] = book
         for name in [n for n, b in state.variants.items() if n not in event.catalog.variants and not b.ready]:

@@ -23,6 +23,7 @@ class Considered(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         quality: Quality the router used.
         cost: Predicted US dollars.
         free: Whether a replica could take it at once.
+        assumed: Nobody measured the quality: it is what the router assumes then.
     """
 
     variant: str
@@ -33,6 +34,7 @@ class Considered(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     quality: float = 0.0
     cost: float = 0.0
     free: bool = False
+    assumed: bool = False
 
 
 class Decided(msgspec.Struct, frozen=True, omit_defaults=True, tag="decided", gc=False):

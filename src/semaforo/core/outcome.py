@@ -129,6 +129,9 @@ class Outcomes:
             expected = book.fit.seconds(batch.rows)
             # One stall must not pass for the usual speed; what persists gets through all the same.
             book.fit.learn(batch.rows, min(elapsed, 4.0 * expected + 0.001))
+            if replica.ahead:
+                usual = book.work.seconds(batch.rows)
+                book.work.learn(batch.rows, min(event.service_s, 4.0 * usual + 0.001))
         if book.ready > 1 and expected > 0.0:
             replica.speed += 0.1 * (min(elapsed / expected, 100.0) - replica.speed)
         else:

@@ -193,7 +193,7 @@ class Placer:
             or replica.ramp
         ):
             return 0
-        return rows_ahead(book.fit, sum(self.state.queues[book.task].rows), max_rows)
+        return rows_ahead(book.work, sum(self.state.queues[book.task].rows), max_rows)
 
     def _gather_batch(
         self, replica_id: str, replica: ReplicaBook, variant_id: str, book: VariantBook, now: float,
@@ -201,7 +201,7 @@ class Placer:
     ) -> list[Job]:  # fmt: skip
         state = self.state
         fit, speed = book.fit, replica.speed
-        limit = replica.ramp or worthwhile_rows(fit, most)
+        limit = replica.ramp or worthwhile_rows(book.work if replica.ahead else fit, most)
         picked: list[Job] = []
         passed: set[str] = set()
         rows, shape, tightest = 0, "", _INFINITE

@@ -29,6 +29,7 @@ class Choice(msgspec.Struct, gc=False):
         merit: The utility without its part for latency.
         open: Open, or reserve (`policy.route`).
         stream: Answers in a stream.
+        assumed: Nobody measured the quality.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Choice(msgspec.Struct, gc=False):
     merit: float
     open: bool
     stream: bool
+    assumed: bool
 
 
 class Plan(msgspec.Struct):
@@ -155,6 +157,7 @@ def _choices(kept: list[tuple[Variant, VariantBook, float, float]], task: TaskTy
             + weights.cost * (1.0 - (cost / dearest if dearest else 0.0)),
             open=is_open,
             stream=isinstance(variant.profile, StreamProfile),
+            assumed=variant.quality is None,
         )
         for (variant, book, cost, fixed), quality, is_open in zip(kept, qualities, opens, strict=True)
     )

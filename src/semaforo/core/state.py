@@ -141,7 +141,9 @@ class VariantBook(msgspec.Struct):
     """What is known of one variant while it serves.
 
     Attributes:
-        fit: Online service-time line (batch variants).
+        fit: Online service-time line (batch variants), hand-over included: for predictions.
+        work: The same of what workers report, without hand-over: for the size of batches, since what a batch
+            handed over ahead hides is no reason to make batches larger.
         first_scale, token_scale: Observed over profiled time (stream variants).
         output_tokens: Decayed mean output length.
         stream_s: Decayed mean seconds of a whole stream.
@@ -164,6 +166,7 @@ class VariantBook(msgspec.Struct):
     busy: list[tuple[float, int]] = []
     lanes: list[int] = []
     expected_until: float = 0.0
+    work: Fit = msgspec.field(default_factory=Fit)
 
 
 class ReplicaBook(msgspec.Struct):

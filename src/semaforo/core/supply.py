@@ -28,7 +28,7 @@ def new_book(variant: Variant) -> VariantBook:
     if isinstance(profile, StreamProfile):
         usual = 256.0
         return VariantBook(Fit(), variant.task, output_tokens=usual, stream_s=profile.seconds(256, usual))
-    return VariantBook(fit_from(profile), variant.task)
+    return VariantBook(fit_from(profile), variant.task, work=fit_from(profile))
 
 
 class Supply:
@@ -46,7 +46,7 @@ class Supply:
             self.gone(view.id, now, expected=False)
         book = state.variants[view.variant]
         if isinstance(profile, BatchProfile) and not book.ready:
-            book.fit = fit_from(profile)
+            book.fit, book.work = fit_from(profile), fit_from(profile)
         replica = ReplicaBook(
             view.variant,
             view.device,

@@ -145,7 +145,8 @@ def _verdict(c: Considered) -> str:
     if c.ruled_out:
         return f"ruled out by {c.ruled_out:<10} {c.detail}"
     free = "" if c.free else "   busy"
+    quality = "not measured" if c.assumed else f"{c.quality:.3g}"
     return (
-        f"score {c.score:.2f}   predicted {show_duration(c.predicted_s):>7}   quality {c.quality:.3g}   "
+        f"score {c.score:.2f}   predicted {show_duration(c.predicted_s):>7}   quality {quality}   "
         f"cost {show_dollars(c.cost)}{free}"
     )
