@@ -72,8 +72,8 @@ class Classifier:  # made once; `load` is called once, then the object for each 
     def __call__(self, image): ...
 ```
 
-A chat function may take `messages`, `body` or any field by name, and gives texts, deltas or chunks. A text counts as
-one token. `stop` and `max_tokens` are kept for it unless it takes them.
+A chat function may take `messages`, `body` or any field by name, and gives texts, deltas or chunks. A text counts
+as one token. `stop` and `max_tokens` are kept for it unless it takes them.
 """
 OPTIONS: dict[str, type[msgspec.Struct]] = {
     "onnx": OnnxOptions,

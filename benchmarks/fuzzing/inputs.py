@@ -66,7 +66,7 @@ VALID: tuple[tuple[str, str, Any], ...] = (
     (
         "POST",
         "/v1/chat/completions",
-        {"model": "auto", "messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}], "stream": True},
+        {"model": "auto", "messages": [{"role": "user", "content": [{"type": "text"}]}], "stream": True},
     ),
     ("POST", "/v1/completions", {"model": "chat", "prompt": "hello", "max_tokens": 4}),
     ("POST", "/v1/embeddings", {"model": "embed", "input": ["a", "b"], "encoding_format": "base64"}),

@@ -62,7 +62,8 @@ def load_fleet(path: str | Path, environment: Mapping[str, str] | None = None) -
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise FleetFileError(name, [Problem(0, "", "no such file. `semaforo init FOLDER` writes one, or name another")]) from None
+        text = "no such file. `semaforo init FOLDER` writes one, or name another"
+        raise FleetFileError(name, [Problem(0, "", text)]) from None
     except IsADirectoryError:
         within = "" if not (path / "fleet.yaml").is_file() else f" Did you mean '{path / 'fleet.yaml'}'?"
         raise FleetFileError(name, [Problem(0, "", f"is a folder: name the file in it.{within}")]) from None
