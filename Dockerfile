@@ -12,20 +12,17 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim AS build
 ARG EXTRAS=""
 WORKDIR /src
-RUN python -m venv /opt/semaforo
 COPY constraints/core.txt constraints/core.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN /opt/semaforo/bin/pip install --no-cache-dir --disable-pip-version-check --no-compile \
-        -c constraints/core.txt ".${EXTRAS:+[${EXTRAS}]}" \
-    && /opt/semaforo/bin/python -m compileall -q /opt/semaforo/lib \
-    && /opt/semaforo/bin/pip uninstall -q -y pip
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --prefix=/installed \
+        -c constraints/core.txt ".${EXTRAS:+[${EXTRAS}]}"
 
 FROM python:${PYTHON}-slim
 RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin semaforo \
     && mkdir /fleet
-COPY --from=build /opt/semaforo /opt/semaforo
-ENV PATH=/opt/semaforo/bin:$PATH PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
+COPY --from=build /installed /usr/local
+ENV PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 WORKDIR /fleet
 USER 10001
 EXPOSE 8080

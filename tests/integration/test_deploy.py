@@ -72,7 +72,7 @@ def test_the_commands_exist() -> None:
     assert entry == ["semaforo"]
     accepts(command)
     words = shlex.split(unit()["ExecStart"])
-    assert words[0] == "/opt/semaforo/bin/semaforo"
+    assert words[0] == "semaforo"
     accepts(words[1:])
     readme = (ROOT / "deploy" / "README.md").read_text()
     for told in re.findall(r"^docker run .*? semaforo ?(\S.*)?$", readme, re.MULTILINE):
@@ -110,7 +110,7 @@ def test_the_unit_gives_work_in_flight_its_time() -> None:
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     # A command that exists here stands for the installed one, which does not.
     copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/opt/semaforo/bin/semaforo", sys.executable))
+    copy.write_text(UNIT.read_text().replace("ExecStart=semaforo ", f"ExecStart={sys.executable} "))
     ran = subprocess.run(
         ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, timeout=30, check=False
     )
