@@ -6,25 +6,23 @@ Rules this module keeps:
    the connection is closed. What is refused here has the same form as elsewhere: ``{"error": "…"}``.
 2. Requests are answered in the order in which they came; those that come early wait.
 3. A request whose body is there when its head is goes to the application in the same turn of the loop.
-4. A whole response is one write. One that comes before the end of its request's body is followed by reading and
-   dropping the rest, within bounds: closing at once would take the answer from the client (RFC 9112, 9.6).
-5. The application hears of a lost connection at once, without awaiting it.
-6. There is no timer for each request: `due` says when this connection has waited too long, and the listener
+4. A response that comes before the end of its request's body is followed by reading and dropping the rest, within
+   bounds: closing at once would take the answer from the client (RFC 9112, 9.6).
+5. There is no timer for each request: `due` says when this connection has waited too long, and the listener
    looks at all of them now and then.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httptools
 import msgspec
 
-from semaforo.server.http import Headers, HttpRequest
+from semaforo.server.exchange import STATUS_LINES, ConnectionExchange
+from semaforo.server.http import HttpRequest
 
 if TYPE_CHECKING:
     from semaforo.server.listener import HttpServer
@@ -34,8 +32,6 @@ _LAST_S = 0.5
 _LINGER_S = 2.0
 _LINGER_BYTES = 16_000_000
 _MOST_EARLY = 16
-
-STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
 
 
 class Connection(asyncio.Protocol):
@@ -363,144 +359,3 @@ class Connection(asyncio.Protocol):
     def date(self) -> bytes:
         """Return the line of the ``date`` header."""
         return self._server.date()
-
-
-class ConnectionExchange:
-    """One request and its response (`semaforo.server.http.Exchange`).
-
-    Attributes:
-        request: The request, until it is answered.
-        begun: Whether the application has it.
-        over: Whether the response is complete.
-        keep_alive: Whether another request may follow.
-        parts: What has arrived of the body.
-        waiter: Whoever waits for more of the body.
-    """
-
-    __slots__ = (
-        "_callbacks", "_chunked", "_connection", "_expects", "_head_only", "_recent", "begun", "complete", "gone",
-        "keep_alive", "over", "parts", "received", "request", "waiter",
-    )  # fmt: skip
-
-    def __init__(
-        self, connection: Connection, recent: bool, keep_alive: bool, head_only: bool, expects: bool
-    ) -> None:
-        self._connection = connection
-        self._recent = recent
-        self._head_only = head_only
-        self._expects = expects
-        self._chunked = False
-        self._callbacks: list[Callable[[], object]] | None = None
-        self.keep_alive = keep_alive
-        self.request: HttpRequest | None = None
-        self.begun = False
-        self.complete = False
-        self.gone = False
-        self.over = False
-        self.received = 0
-        self.parts: list[bytes] = []
-        self.waiter: asyncio.Future[None] | None = None
-
-    def take_body(self) -> bytes:
-        """Return what has arrived of the body, and forget it."""
-        parts = self.parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self.parts = []
-        return body
-
-    async def more(self) -> None:
-        """Wait until more of the body has arrived, or all of it, or the client is gone."""
-        if self._expects:
-            self._expects = False
-            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if not self.gone:
-            self.waiter = asyncio.get_running_loop().create_future()
-            await self.waiter
-
-    def wake(self) -> None:
-        """Let whoever waits for the body look again."""
-        waiter, self.waiter = self.waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def when_gone(self, callback: Callable[[], object]) -> None:
-        """Call back when the client hangs up, or now if it has."""
-        if self.gone:
-            callback()
-        elif self._callbacks is None:
-            self._callbacks = [callback]
-        else:
-            self._callbacks.append(callback)
-
-    def hang_up(self) -> None:
-        """Tell everybody who waits, once."""
-        if self.gone or self.over:
-            return
-        self.gone = True
-        self.request = None
-        self.wake()
-        callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
-            callback()
-
-    def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole response."""
-        if self.gone or self.over:
-            return
-        parts = self._head(status, headers)
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
-        if not self._head_only:
-            parts.append(body)
-        self._connection.write(b"".join(parts))
-        self._finish()
-
-    def start(self, status: int, headers: Headers) -> None:
-        """Send the head of a response whose body follows in pieces."""
-        if self.gone:
-            return
-        self._chunked = self._recent
-        if not self._chunked:
-            self.keep_alive = False
-        parts = self._head(status, headers)
-        parts.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
-        self._connection.write(b"".join(parts))
-
-    async def write(self, chunk: bytes) -> None:
-        """Send a piece of the body, and wait while the client reads too slowly."""
-        if self.gone or self._head_only or not chunk:
-            return
-        if self._chunked:
-            self._connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        else:
-            self._connection.write(chunk)
-        await self._connection.drain()
-
-    def end(self) -> None:
-        """End a body that was sent in pieces."""
-        if self.gone or self.over:
-            return
-        if self._chunked and not self._head_only:
-            self._connection.write(b"0\r\n\r\n")
-        self._finish()
-
-    def abort(self) -> None:
-        """Break the connection off."""
-        self._connection.abort()
-
-    def _head(self, status: int, headers: Headers) -> list[bytes]:
-        parts = [STATUS_LINES[status], self._connection.date()]
-        for name, value in headers:
-            if name == b"connection":
-                self.keep_alive = False
-            else:
-                parts += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        return parts
-
-    def _finish(self) -> None:
-        self.over = True
-        self._callbacks = None
-        self._expects = False
-        self.parts = []
-        self._connection.ended(self)

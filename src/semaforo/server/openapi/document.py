@@ -10,7 +10,8 @@ import msgspec
 
 from semaforo.server.http import JSON as JSON_HEADER
 from semaforo.server.http import HttpRequest, HttpResponse, Response, Route
-from semaforo.server.openapi import bodies
+from semaforo.server.openapi import bodies_openai as openai
+from semaforo.server.openapi import bodies_v2 as v2
 from semaforo.server.openapi.operations import BYTES, EVENTS, HEADERS, JSON, OPERATIONS, TEXT, Operation
 
 _REF = "#/components/schemas/{name}"
@@ -36,7 +37,7 @@ def document(routes: Sequence[Route], version: str, keys: bool) -> dict[str, Any
         KeyError: Nothing is said of a route.
     """
     said = {(route.method, route.pattern): OPERATIONS[route.method, route.pattern] for route in routes}
-    types: dict[Any, None] = {bodies.Error: None, bodies.OpenAIError: None}
+    types: dict[Any, None] = {v2.Error: None, openai.OpenAIError: None}
     for operation in said.values():
         types |= {one: None for one in (operation.takes, operation.gives) if one is not None}
     schemas, components = msgspec.json.schema_components(list(types), ref_template=_REF)
@@ -108,7 +109,7 @@ def _responses(pattern: str, operation: Operation, schema: Callable[[Any], dict[
     content = {} if operation.gives is None else {JSON: {"schema": schema(operation.gives)}}
     for media in operation.also:
         content[media] = {"schema": _TEXT_SCHEMA if media in (EVENTS, TEXT) else _BINARY_SCHEMA}
-    error = bodies.OpenAIError if pattern.startswith("/v1/") else bodies.Error
+    error = openai.OpenAIError if pattern.startswith("/v1/") else v2.Error
     found: dict[str, Any] = {str(operation.status): {"description": "Done.", "content": content}}
     if operation.contract:
         found["202"] = {

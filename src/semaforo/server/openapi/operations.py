@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from semaforo.server.admin import Question
-from semaforo.server.openapi import bodies as b
+from semaforo.server.openapi import bodies_openai as openai
+from semaforo.server.openapi import bodies_own as own
+from semaforo.server.openapi import bodies_v2 as v2
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -87,13 +89,13 @@ def _both(method: str, rest: str, operation: Operation) -> dict[tuple[str, str],
 
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
-    ("GET", "/v2"): Operation(_V2, "Who serves, and which extensions", gives=b.ServerMetadata),
-    ("GET", "/v2/health/live"): Operation(_V2, "Whether the server answers", gives=b.Live),
+    ("GET", "/v2"): Operation(_V2, "Who serves, and which extensions", gives=v2.ServerMetadata),
+    ("GET", "/v2/health/live"): Operation(_V2, "Whether the server answers", gives=v2.Live),
     ("GET", "/v2/health/ready"): Operation(_V2, "Whether some task can be served", gives=dict[str, Any]),
     ("GET", "/v2/models"): Operation(_V2, "Names that can be asked for", gives=dict[str, list[Any]]),
-    ("GET", "/v2/models/stats"): Operation(_V2, "Statistics of all models", gives=b.Statistics),
+    ("GET", "/v2/models/stats"): Operation(_V2, "Statistics of all models", gives=v2.Statistics),
     ("POST", "/v2/repository/index"): Operation(
-        _V2, "States of all versions", dict[str, bool], list[b.RepositoryEntry], optional=True
+        _V2, "States of all versions", dict[str, bool], list[v2.RepositoryEntry], optional=True
     ),
     ("POST", "/v2/repository/models/{model}/load"): Operation(
         _V2, "Put a model in service", dict[str, Any], dict[str, Any], optional=True
@@ -101,89 +103,98 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v2/repository/models/{model}/unload"): Operation(
         _V2, "Take a model out of service", dict[str, Any], dict[str, Any], optional=True
     ),
-    **_both("GET", "", Operation(_V2, "What a target takes and gives", gives=b.ModelMetadata)),
+    **_both("GET", "", Operation(_V2, "What a target takes and gives", gives=v2.ModelMetadata)),
     **_both("GET", "/ready", Operation(_V2, "Whether a target can be served", gives=dict[str, Any])),
     **_both("GET", "/config", Operation(_V2, "A target's configuration, as Triton's", gives=dict[str, Any])),
-    **_both("GET", "/stats", Operation(_V2, "Statistics of a target's models", gives=b.Statistics)),
+    **_both("GET", "/stats", Operation(_V2, "Statistics of a target's models", gives=v2.Statistics)),
     **_both(
         "POST",
         "/infer",
-        Operation(_V2, "Infer", b.InferRequest, b.InferResponse, also=(BYTES,), contract=True, binary=True),
+        Operation(_V2, "Infer", v2.InferRequest, v2.InferResponse, also=(BYTES,), contract=True, binary=True),
     ),
     **_both(
-        "POST", "/generate", Operation(_V2, "Generate", b.GenerateRequest, b.GenerateResponse, contract=True)
+        "POST",
+        "/generate",
+        Operation(_V2, "Generate", v2.GenerateRequest, v2.GenerateResponse, contract=True),
     ),
     **_both(
         "POST",
         "/generate_stream",
-        Operation(_V2, "Generate, as a stream", b.GenerateRequest, also=(EVENTS,), contract=True),
+        Operation(_V2, "Generate, as a stream", v2.GenerateRequest, also=(EVENTS,), contract=True),
     ),
     ("POST", "/v1/chat/completions"): Operation(
-        _OPENAI, "Chat", b.ChatRequest, b.ChatCompletion, also=(EVENTS,), contract=True
+        _OPENAI, "Chat", openai.ChatRequest, openai.ChatCompletion, also=(EVENTS,), contract=True
     ),
     ("POST", "/v1/completions"): Operation(
-        _OPENAI, "Complete a prompt", b.CompletionRequest, b.Completion, also=(EVENTS,), contract=True
+        _OPENAI,
+        "Complete a prompt",
+        openai.CompletionRequest,
+        openai.Completion,
+        also=(EVENTS,),
+        contract=True,
     ),
     ("POST", "/v1/embeddings"): Operation(
-        _OPENAI, "Embed texts", b.EmbeddingRequest, b.Embeddings, contract=True
+        _OPENAI, "Embed texts", openai.EmbeddingRequest, openai.Embeddings, contract=True
     ),
     ("POST", "/v1/moderations"): Operation(
-        _OPENAI, "Judge texts", b.ModerationRequest, b.Moderation, contract=True
+        _OPENAI, "Judge texts", openai.ModerationRequest, openai.Moderation, contract=True
     ),
     ("POST", "/v1/audio/transcriptions"): Operation(
         _OPENAI,
         "Write down what is said",
-        b.TranscriptionRequest,
-        b.Transcription,
+        openai.TranscriptionRequest,
+        openai.Transcription,
         FORM,
         (TEXT,),
         contract=True,
     ),
-    ("GET", "/v1/models"): Operation(_OPENAI, "Names that can be asked for", gives=b.Models),
-    ("GET", "/v1/models/{model}"): Operation(_OPENAI, "One of them", gives=b.ModelObject),
+    ("GET", "/v1/models"): Operation(_OPENAI, "Names that can be asked for", gives=openai.Models),
+    ("GET", "/v1/models/{model}"): Operation(_OPENAI, "One of them", gives=openai.ModelObject),
     ("GET", "/v1/models/{owner}/{model}"): Operation(
-        _OPENAI, "One whose name has a slash", gives=b.ModelObject
+        _OPENAI, "One whose name has a slash", gives=openai.ModelObject
     ),
-    ("POST", "/v1/files"): Operation(_LATER, "Upload a file of requests", b.FileUpload, b.FileObject, FORM),
+    ("POST", "/v1/files"): Operation(
+        _LATER, "Upload a file of requests", openai.FileUpload, openai.FileObject, FORM
+    ),
     ("GET", "/v1/files"): Operation(
         _LATER,
         "List files",
-        gives=b.Page,
+        gives=openai.Page,
         query={
             **_PAGE,
             "purpose": ({"type": "string"}, "Only these."),
             "order": ({"type": "string", "enum": ["asc", "desc"]}, "By time."),
         },
     ),
-    ("GET", "/v1/files/{id}"): Operation(_LATER, "Show a file", gives=b.FileObject),
-    ("DELETE", "/v1/files/{id}"): Operation(_LATER, "Delete a file", gives=b.Deleted),
+    ("GET", "/v1/files/{id}"): Operation(_LATER, "Show a file", gives=openai.FileObject),
+    ("DELETE", "/v1/files/{id}"): Operation(_LATER, "Delete a file", gives=openai.Deleted),
     ("GET", "/v1/files/{id}/content"): Operation(_LATER, "Download a file", also=(BYTES,)),
-    ("POST", "/v1/batches"): Operation(_LATER, "Queue a file of requests", b.BatchRequest, b.Batch),
-    ("GET", "/v1/batches"): Operation(_LATER, "List batches", gives=b.Page, query=_PAGE),
-    ("GET", "/v1/batches/{id}"): Operation(_LATER, "Show how a batch stands", gives=b.Batch),
-    ("POST", "/v1/batches/{id}/cancel"): Operation(_LATER, "Call a batch off", gives=b.Batch),
+    ("POST", "/v1/batches"): Operation(_LATER, "Queue a file of requests", openai.BatchRequest, openai.Batch),
+    ("GET", "/v1/batches"): Operation(_LATER, "List batches", gives=openai.Page, query=_PAGE),
+    ("GET", "/v1/batches/{id}"): Operation(_LATER, "Show how a batch stands", gives=openai.Batch),
+    ("POST", "/v1/batches/{id}/cancel"): Operation(_LATER, "Call a batch off", gives=openai.Batch),
     ("GET", f"{_AT}/deferred"): Operation(
         _LATER,
         "List queued requests",
-        gives=b.Page,
+        gives=openai.Page,
         query={**_PAGE, "status": ({"type": "string"}, "Only these, separated by commas.")},
     ),
-    ("GET", f"{_AT}/deferred/{{id}}"): Operation(_LATER, "Show how a request stands", gives=b.Deferred),
-    ("DELETE", f"{_AT}/deferred/{{id}}"): Operation(_LATER, "Call a request off", gives=b.Deferred),
+    ("GET", f"{_AT}/deferred/{{id}}"): Operation(_LATER, "Show how a request stands", gives=own.Deferred),
+    ("DELETE", f"{_AT}/deferred/{{id}}"): Operation(_LATER, "Call a request off", gives=own.Deferred),
     ("GET", f"{_AT}/deferred/{{id}}/result"): Operation(
         _LATER,
         "What the direct call would have got; 202 until it is there",
         gives=dict[str, Any],
         also=(BYTES,),
     ),
-    ("GET", f"{_AT}/fleet"): Operation(_ADMIN, "Tasks, models, variants and replicas", gives=b.Fleet),
-    ("GET", f"{_AT}/figures"): Operation(_ADMIN, "Counters, and what is going on", gives=b.Figures),
-    ("GET", f"{_AT}/decisions"): Operation(_ADMIN, "The latest decisions", gives=b.Decisions, query=_LIMIT),
+    ("GET", f"{_AT}/fleet"): Operation(_ADMIN, "Tasks, models, variants and replicas", gives=own.Fleet),
+    ("GET", f"{_AT}/figures"): Operation(_ADMIN, "Counters, and what is going on", gives=own.Figures),
+    ("GET", f"{_AT}/decisions"): Operation(_ADMIN, "The latest decisions", gives=own.Decisions, query=_LIMIT),
     ("GET", f"{_AT}/decisions/{{id}}"): Operation(
-        _ADMIN, "Why a request went where it went", gives=b.Decision
+        _ADMIN, "Why a request went where it went", gives=own.Decision
     ),
     ("POST", f"{_AT}/decide"): Operation(
-        _ADMIN, "The decision a request would meet now", Question, b.Decided, contract=True
+        _ADMIN, "The decision a request would meet now", Question, own.Decided, contract=True
     ),
     ("POST", f"{_AT}/models/{{model}}/load"): Operation(
         _ADMIN, "Put a model in service", dict[str, Any], dict[str, Any], optional=True
@@ -192,13 +203,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         _ADMIN, "Take a model out of service", dict[str, Any], dict[str, Any], optional=True
     ),
     ("POST", f"{_AT}/variants/{{id}}/scale"): Operation(
-        _ADMIN, "Set the number of a variant's replicas", b.Scale, b.Scaled
+        _ADMIN, "Set the number of a variant's replicas", own.Scale, own.Scaled
     ),
     ("POST", f"{_AT}/models/{{model}}/versions/{{version}}/variants/{{variant}}/scale"): Operation(
-        _ADMIN, "Set the number of a variant's replicas", b.Scale, b.Scaled
+        _ADMIN, "Set the number of a variant's replicas", own.Scale, own.Scaled
     ),
     ("POST", f"{_AT}/replicas/{{id}}/drain"): Operation(
-        _ADMIN, "Finish a replica's work, then stop it", gives=b.Drained, status=202
+        _ADMIN, "Finish a replica's work, then stop it", gives=own.Drained, status=202
     ),
     ("GET", "/metrics"): Operation(_ADMIN, "Figures for Prometheus", also=(TEXT,)),
     ("GET", "/openapi.json"): Operation(_ADMIN, "This description", gives=dict[str, Any]),

@@ -1,0 +1,85 @@
+"""Bodies of Semaforo's own routes, as the description shows them.
+
+Nothing is decoded by these types: they say what is taken and given.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+class Deferred(msgspec.Struct):
+    """How a queued request stands."""
+
+    id: str
+    status: Literal["queued", "running", "done", "failed", "expired", "cancelled"]
+
+
+class Scale(msgspec.Struct):
+    """How many replicas a variant is to have."""
+
+    replicas: Annotated[int, Meta(ge=0, le=1024)]
+
+
+class Scaled(msgspec.Struct):
+    """The variant's replicas now."""
+
+    variant: str
+    replicas: list[dict[str, Any]]
+
+
+class Drained(msgspec.Struct):
+    """A replica that gets no more work."""
+
+    replica: str
+    state: str
+
+
+class Fleet(msgspec.Struct):
+    """Everything that may be served, and what serves it now."""
+
+    tasks: list[dict[str, Any]]
+    aliases: dict[str, str]
+    models: list[dict[str, Any]]
+
+
+class Figures(msgspec.Struct):
+    """Counters since the start, and what is going on now."""
+
+    now_s: float
+    uptime_s: float
+    process: dict[str, Any]
+    arrived: int
+    outcomes: dict[str, int]
+    moves: dict[str, int]
+    latency_bounds_s: list[float]
+    tasks: list[dict[str, Any]]
+    variants: list[dict[str, Any]]
+    replicas: list[dict[str, Any]]
+
+
+class Decisions(msgspec.Struct):
+    """The latest decisions, newest first."""
+
+    decisions: list[dict[str, Any]]
+
+
+class Decision(msgspec.Struct):
+    """One decision, in full and as text."""
+
+    id: str
+    text: str
+
+
+class Decided(msgspec.Struct):
+    """What was considered, and what would be picked."""
+
+    request: str
+    task: str
+    considered: list[dict[str, Any]]
+    pick: str
+    replica: str
+    reason: str
