@@ -341,7 +341,7 @@ def server_settings(
     grpc_port: int | None = None,
 ) -> ServerSettings:
     """Return the front's settings as the file gives them, with what the command line overrides."""
-    from semaforo.server.settings import KeySettings, ServerSettings
+    from semaforo.server.settings import GrpcTransport, KeySettings, ServerSettings
 
     front = plan.file.settings.server
     limits = front.limits
@@ -355,6 +355,7 @@ def server_settings(
         host=front.host if host is None else host,
         port=front.http_port if http_port is None else http_port,
         grpc_port=front.grpc_port if grpc_port is None else grpc_port,
+        grpc_transport=msgspec.convert(front.grpc_transport, GrpcTransport),
         keys=keys,
         allow_anonymous=front.allow_anonymous,
         max_body_bytes=limits.body,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from test_v2_limits import only
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from semaforo.build import blueprint
@@ -115,11 +116,23 @@ def test_classes_are_value_index_and_label(client: Any) -> None:
         assert label == ("zero", "one", "two")[index]
 
 
-@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_compressed_requests_are_taken(client: Any, algorithm: str) -> None:
-    array = np.zeros((1, 50_000), np.float32)
-    answer = client.infer("echo-fp32", [image(array, name="x")], compression_algorithm=algorithm)
+def test_compressed_requests_are_taken(served: Served, client: Any) -> None:
+    tensor = image(np.zeros((1, 50_000), np.float32), name="x")
+    answer = client.infer("echo-fp32", [tensor], compression_algorithm="gzip")
     assert answer.as_numpy("y").shape == (1, 50_000)
+    with pytest.raises(InferenceServerException, match="which isn't supported"):
+        client.infer("echo-fp32", [tensor], compression_algorithm="deflate")
+
+
+def test_the_other_transport_takes_deflate(tmp_path: Path) -> None:
+    settings = ServerSettings(port=0, grpc_port=0, grpc_transport="grpcio")
+    with (
+        serving(only(small_fleet(tmp_path), "echo-fp32"), settings) as served,
+        triton.InferenceServerClient(served.grpc) as client,
+    ):
+        tensor = image(np.zeros((1, 50_000), np.float32), name="x")
+        answer = client.infer("echo-fp32", [tensor], compression_algorithm="deflate")
+        assert answer.as_numpy("y").shape == (1, 50_000)
 
 
 def test_the_contract_travels_in_what_the_client_offers(client: Any) -> None:

@@ -41,22 +41,34 @@ models:
 """
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+TRANSPORTS = ("native", "grpcio")
+
+
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     catalog = only(small_fleet(tmp_path_factory.mktemp("models")), "digits", "wait", "echo-fp32", "fail")
-    settings = ServerSettings(port=0, grpc_port=0, max_in_flight=40, max_body_bytes=200_000, grace_s=2.0)
+    settings = ServerSettings(
+        port=0,
+        grpc_port=0,
+        grpc_transport=request.param,
+        max_in_flight=40,
+        max_body_bytes=200_000,
+        grace_s=2.0,
+    )
     with serving(catalog, settings) as found:
         yield found
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     catalog = only(small_fleet(tmp_path_factory.mktemp("models")), "digits", "wait")
-    with serving(catalog, ServerSettings(port=0, grpc_port=0, keys=KEYS)) as found:
+    with serving(
+        catalog, ServerSettings(port=0, grpc_port=0, grpc_transport=request.param, keys=KEYS)
+    ) as found:
         yield found
 
 
-def request(target: str, name: str, array: Any, **more: Any) -> Any:
+def asked_of(target: str, name: str, array: Any, **more: Any) -> Any:
     asked = ModelInferRequest(model_name=target, **more)
     asked.inputs.add(name=name, datatype="FP32", shape=array.shape)
     asked.raw_input_contents.append(array.astype(np.float32).tobytes())
@@ -64,11 +76,11 @@ def request(target: str, name: str, array: Any, **more: Any) -> Any:
 
 
 def digits(**more: Any) -> Any:
-    return request("digits", "image", np.array([[1, 2, 3, 4]]), **more)
+    return asked_of("digits", "image", np.array([[1, 2, 3, 4]]), **more)
 
 
 def sleep(seconds: float, **more: Any) -> Any:
-    return request("wait", "seconds", np.array([seconds]), **more)
+    return asked_of("wait", "seconds", np.array([seconds]), **more)
 
 
 def unary(channel: grpc.Channel, method: str) -> Any:
@@ -179,17 +191,17 @@ def test_what_is_too_large_is_refused_as_sent_and_as_inflated(channel: grpc.Chan
     for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
         with pytest.raises(grpc.RpcError) as caught:
             unary(channel, "ModelInfer")(
-                request("echo-fp32", "x", np.zeros((1, 100_000))), compression=compression
+                asked_of("echo-fp32", "x", np.zeros((1, 100_000))), compression=compression
             )
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert unary(channel, "ModelInfer")(request("echo-fp32", "x", np.zeros((1, 10_000)))).model_name
+    assert unary(channel, "ModelInfer")(asked_of("echo-fp32", "x", np.zeros((1, 10_000)))).model_name
 
 
 def test_a_model_that_fails_is_internal_and_says_when_to_come_back_only_if_that_helps(
     channel: grpc.Channel,
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        unary(channel, "ModelInfer")(request("fail", "x", np.zeros(1)))
+        unary(channel, "ModelInfer")(asked_of("fail", "x", np.zeros(1)))
     assert caught.value.code() == grpc.StatusCode.INTERNAL
     told = dict(caught.value.trailing_metadata())
     assert told["semaforo-error"] == "model_failed"
@@ -223,7 +235,7 @@ def test_a_retry_with_the_same_key_is_answered_once(served: Served, channel: grp
         asked(sleep(0.03), metadata=key)
     assert caught.value.code() == grpc.StatusCode.ALREADY_EXISTS
     with pytest.raises(grpc.RpcError):
-        asked(request("fail", "x", np.zeros(1)), metadata=[("semaforo-idempotency-key", "bad")])
+        asked(asked_of("fail", "x", np.zeros(1)), metadata=[("semaforo-idempotency-key", "bad")])
     body = {"inputs": [{"name": "seconds", "shape": [1], "datatype": "FP32", "data": [0.02]}]}
     headers = {"semaforo-idempotency-key": "order-1"}
     assert httpx.post(f"{served.url}/v2/models/wait/infer", json=body, headers=headers).status_code == 409
@@ -332,7 +344,7 @@ def test_a_stream_that_is_cancelled_stops_its_work(served: Served) -> None:
 
 def test_a_stream_whose_client_reads_late_holds_back_and_loses_nothing(served: Served) -> None:
     """More requests than a stream may have in flight are sent before one answer is read."""
-    asked = [request("echo-fp32", "x", np.full((1, 2000), n), id=str(n)) for n in range(600)]
+    asked = [asked_of("echo-fp32", "x", np.full((1, 2000), n), id=str(n)) for n in range(600)]
 
     async def work(call: Any) -> set[str]:
         stream = call()

@@ -261,10 +261,10 @@ def test_every_error_has_a_status_code() -> None:
     assert status_name(InvalidRequest("x")) == "INVALID_ARGUMENT"
     assert status_name(Cancelled("x")) == "UNAVAILABLE"
     assert status_name(SemaforoError("x")) == "INTERNAL"
-    metadata = dict(error_metadata(Refused("x", retry_after_s=0.25), "abc"))
+    metadata = dict(error_metadata(Refused("x", retry_after_s=0.25), "abc", pushback=True))
     assert metadata["semaforo-request-id"] == "abc"
     assert metadata["semaforo-retry-after-ms"] == metadata["grpc-retry-pushback-ms"] == "250"
-    assert "semaforo-retry-after-ms" not in dict(error_metadata(Refused("x"), "abc"))
+    assert "semaforo-retry-after-ms" not in dict(error_metadata(Refused("x"), "abc", pushback=True))
     assert len(details(SemaforoError("x" * 9000))) == 2000
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from semaforo.config import forms
-from semaforo.config.forms import Key, words
+from semaforo.config.forms import Key, word, words
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +45,11 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     grpc_port: Annotated[int | None, Key(
         "Port for gRPC, which needs `semaforo[grpc]`; 0 takes a free one. Left out = no gRPC.", forms.PORT,
     )] = None  # fmt: skip
+    grpc_transport: Annotated[str, Key(
+        "What carries gRPC: `native` is much faster; `grpcio` takes `deflate` too, refuses messages that are too "
+        "long before they are there, and ends idle connections. `auto` = native where it is installed.",
+        word("auto", "native", "grpcio"),
+    )] = "auto"  # fmt: skip
     keys: Annotated[tuple[KeySettings, ...], Key(
         "API keys. Without any, everybody may do everything, on a loopback address only.",
     )] = ()  # fmt: skip

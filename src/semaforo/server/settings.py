@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from semaforo.server.deferred.settings import DeferredSettings
 from semaforo.server.identity import Role
+
+GrpcTransport = Literal["auto", "native", "grpcio"]
 
 
 class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +32,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         host, port: Address; port 0 takes a free one.
         grpc_port: Port for gRPC at the same host, 0 takes a free one; None = no gRPC.
+        grpc_transport: What carries gRPC: "native" or "grpcio"; "auto" = native where it is installed.
         keys: API key, or ``sha256:`` and the hex digest of one → what it stands for. Without any, everybody
             is anonymous and may do everything, which is allowed on a loopback address only unless
             `allow_anonymous` is set.
@@ -49,6 +54,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: int = 8080
     grpc_port: int | None = None
+    grpc_transport: GrpcTransport = "auto"
     keys: dict[str, KeySettings] = {}
     allow_anonymous: bool = False
     max_body_bytes: int = 64_000_000

@@ -28,12 +28,16 @@ def details(error: SemaforoError) -> str:
     return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"
 
 
-def error_metadata(error: SemaforoError, request_id: str) -> tuple[tuple[str, str], ...]:
-    """Return the trailing metadata of an error: the request's id, its code, when to try again."""
+def error_metadata(error: SemaforoError, request_id: str, pushback: bool) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata of an error: the request's id, its code, when to try again.
+
+    Args:
+        pushback: Whether to say that to gRPC's own retries too, which wait for as long.
+    """
     found = [("semaforo-request-id", request_id), ("semaforo-error", error.code)]
     if error.retry_after_s is not None and error.status in (429, 503):
         milliseconds = max(1, math.ceil(error.retry_after_s * 1e3))
         found.append(("semaforo-retry-after-ms", str(milliseconds)))
-        # What retrying clients of gRPC itself wait for.
-        found.append(("grpc-retry-pushback-ms", str(milliseconds)))
+        if pushback:
+            found.append(("grpc-retry-pushback-ms", str(milliseconds)))
     return tuple(found)

@@ -30,6 +30,7 @@ Headers = dict[bytes, bytes]
 Context = Any
 """A ``grpc.aio.ServicerContext``; gRPC has no types."""
 Handler = Callable[[bytes, Context], Awaitable[bytes]]
+Handlers = dict[str, grpc.RpcMethodHandler]
 
 STOPPING = NotReady("the server is stopping", retry_after_s=1.0)
 
@@ -37,12 +38,16 @@ STOPPING = NotReady("the server is stopping", retry_after_s=1.0)
 class Door:
     """What every call of the front passes.
 
+    Args:
+        pushback: Whether errors may carry what gRPC's own clients wait for before they try again.
+
     Attributes:
         running: Ids of the requests in flight, the oldest first.
         ending: Whether the server stops.
     """
 
-    def __init__(self, settings: ServerSettings, new_id: Callable[[], str]) -> None:
+    def __init__(self, settings: ServerSettings, new_id: Callable[[], str], pushback: bool) -> None:
+        self._pushback = pushback
         self._keys = Keys(settings.keys)
         self._most = settings.max_in_flight
         self._most_streams = settings.max_connections
@@ -109,7 +114,7 @@ class Door:
             raise error
         known = self.known(error, request_id)
         code = grpc.StatusCode[status_name(known)]
-        await context.abort(code, details(known), error_metadata(known, request_id))
+        await context.abort(code, details(known), error_metadata(known, request_id, self._pushback))
 
     def known(self, error: Exception, request_id: str) -> SemaforoError:
         """Return an error as it may be told; one that was not foreseen is logged."""

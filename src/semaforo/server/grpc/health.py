@@ -14,12 +14,14 @@ from grpc_health.v1 import health_pb2
 
 from semaforo.errors import NotFound
 from semaforo.server.description import Description
-from semaforo.server.grpc.door import STOPPING, Context, Door
+from semaforo.server.grpc.door import STOPPING, Context, Door, Handlers
 from semaforo.wire.inference_messages import SERVICE
 from semaforo.wire.v2_grpc import parsed
 
 if TYPE_CHECKING:
     from semaforo.live.engine import Engine
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
 
 _LOOK_S = 0.1
 _Request = health_pb2.HealthCheckRequest
@@ -35,15 +37,12 @@ class Health:
         self._door = door
         self._ending = asyncio.Event()
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """Return the service."""
-        return grpc.method_handlers_generic_handler(
-            "grpc.health.v1.Health",
-            {
-                "Check": grpc.unary_unary_rpc_method_handler(self.check),
-                "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
-            },
-        )
+    def handlers(self) -> Handlers:
+        """Return the service's methods by name."""
+        return {
+            "Check": grpc.unary_unary_rpc_method_handler(self.check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
+        }
 
     def end(self) -> None:
         """End all watches."""

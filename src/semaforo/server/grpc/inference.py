@@ -80,15 +80,19 @@ class Caller(msgspec.Struct):
 class Inference:
     """Answers inference requests from an engine.
 
+    Args:
+        together: Whether calls that arrive together come in one round of the loop, and so make a batch.
+
     Attributes:
         engine: The engine.
         door: What requests pass.
     """
 
-    def __init__(self, engine: Engine, door: Door, kept: KeptAnswers) -> None:
+    def __init__(self, engine: Engine, door: Door, kept: KeptAnswers, together: bool) -> None:
         self.engine = engine
         self.door = door
         self._kept = kept
+        self._alone = not together
         self._served = ServedHeaders()
         self._metadata: dict[str, Metadata] = {}
         self._catalog: Catalog | None = None
@@ -175,8 +179,7 @@ class Inference:
     async def _answer(self, job: Job) -> tuple[Answer, Any]:
         if isinstance(job.payload, Chat):
             return await self._whole(job)
-        # A call arrives in a round of the loop of its own: there is no company to wait for.
-        answer = await self.engine.infer(job.work, job.payload, at_once=True)
+        answer = await self.engine.infer(job.work, job.payload, at_once=self._alone)
         return answer, self.encode(job, answer)
 
     async def _whole(self, job: Job) -> tuple[Answer, Any]:

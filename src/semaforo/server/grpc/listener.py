@@ -16,20 +16,20 @@ import grpc
 from semaforo.errors import ConfigError
 from semaforo.server.description import Description
 from semaforo.server.grpc.door import Door
-from semaforo.server.grpc.health import Health
+from semaforo.server.grpc.health import HEALTH_SERVICE, Health
 from semaforo.server.grpc.inference import Inference
 from semaforo.server.grpc.service import Service
+from semaforo.server.grpc.transport import options, transport
 from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.listener import check_exposure, listen, shown
 from semaforo.server.settings import ServerSettings
+from semaforo.wire.inference_messages import SERVICE
 
 if TYPE_CHECKING:
     from semaforo.live.engine import Engine
 
 _OPTION = "--grpc-port"
 _FLUSH_S = 1.0
-_PING_S = 30.0
-_LEAST_PING_S = 5.0
 
 
 class GrpcServer:
@@ -42,10 +42,11 @@ class GrpcServer:
 
     def __init__(self, engine: Engine, settings: ServerSettings, kept: KeptAnswers) -> None:
         description = Description(engine)
+        self._transport = transport(settings.grpc_transport)
         self._engine = engine
         self._settings = settings
-        self._door = Door(settings, engine.new_id)
-        inference = Inference(engine, self._door, kept)
+        self._door = Door(settings, engine.new_id, self._transport.pushback)
+        inference = Inference(engine, self._door, kept, self._transport.together)
         self._service = Service(engine, description, self._door, inference)
         self._health = Health(engine, description, self._door)
         self._ending = asyncio.Event()
@@ -68,14 +69,27 @@ class GrpcServer:
         check_exposure(settings)
         # A socket of our own says what is wrong with an address better than gRPC does.
         listen(settings.host, self.port, _OPTION).close()
-        self._server = grpc.aio.server(options=_options(settings))
-        self._server.add_generic_rpc_handlers((self._service.handlers(), self._health.handlers()))
+        carrier = self._transport
+        self._server = carrier.server(options=options(settings, carrier))
+        for name, handlers in (
+            (SERVICE, self._service.handlers()),
+            (HEALTH_SERVICE, self._health.handlers()),
+        ):
+            # What is registered by its path, the native transport serves itself.
+            self._server.add_registered_method_handlers(name, handlers)
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         address = f"{shown(settings.host)}:{self.port}"
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address} for gRPC: {error}; check {_OPTION}") from None
-        await self._server.start()
+        try:
+            await self._server.start()
+        except OSError as error:
+            raise ConfigError(
+                f"gRPC cannot start: {error}; the native transport needs a folder for temporary files, "
+                "server.grpc_transport: grpcio does not"
+            ) from None
 
     async def wait(self) -> None:
         """Wait for `end`, then until the server has stopped."""
@@ -104,24 +118,3 @@ class GrpcServer:
         self._ending.set()
         self._health.end()
         self._service.end()
-
-
-def _options(settings: ServerSettings) -> list[tuple[str, int]]:
-    def milliseconds(seconds: float) -> int:
-        return max(1, int(seconds * 1e3))
-
-    return [
-        # A port that is taken is an error, not shared.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", settings.max_body_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_metadata_size", settings.max_header_bytes),
-        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
-        ("grpc.max_concurrent_streams", settings.max_connections),
-        ("grpc.max_connection_idle_ms", milliseconds(settings.keep_alive_s)),
-        # A client whose machine is gone is noticed, and its work stopped.
-        ("grpc.keepalive_time_ms", milliseconds(_PING_S)),
-        ("grpc.keepalive_timeout_ms", milliseconds(_PING_S)),
-        ("grpc.http2.min_ping_interval_without_data_ms", milliseconds(_LEAST_PING_S)),
-        ("grpc.keepalive_permit_without_calls", 1),
-    ]

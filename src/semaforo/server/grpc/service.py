@@ -14,11 +14,11 @@ from google.protobuf.json_format import ParseDict
 
 from semaforo.errors import InvalidRequest, SemaforoError
 from semaforo.server.description import Description
-from semaforo.server.grpc.door import Context, Door, Handler, headers_of
+from semaforo.server.grpc.door import Context, Door, Handler, Handlers, headers_of
 from semaforo.server.grpc.inference import Inference
 from semaforo.server.grpc.stream import InferStream
 from semaforo.server.identity import Action
-from semaforo.wire.inference_messages import SERVICE, message
+from semaforo.wire.inference_messages import message
 from semaforo.wire.v2_grpc import parsed
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Service:
         self._inference = inference
         self._streams: set[InferStream] = set()
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """Return the service."""
+    def handlers(self) -> Handlers:
+        """Return the service's methods by name."""
         unary: dict[str, tuple[Action, Answer]] = {
             "ServerLive": ("probe", self._live),
             "ServerReady": ("probe", self._ready),
@@ -81,7 +81,7 @@ class Service:
         found["ModelInfer"] = self._inference.infer
         handlers = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in found.items()}
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
-        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+        return handlers
 
     def end(self) -> None:
         """End the streams on which nothing is in flight, now and as they get there."""
