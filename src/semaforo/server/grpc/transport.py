@@ -1,6 +1,6 @@
 """What carries gRPC: `native`, whose HTTP/2 runs in threads outside the interpreter, or `grpcio`.
 
-Both take the same handlers; decision 0009 has what was measured. Where they differ:
+Both take the same handlers; `docs/decisions/0009` has what was measured. Where they differ:
 
 |                                     | native                       | grpcio                   |
 |-------------------------------------|------------------------------|--------------------------|
