@@ -180,7 +180,7 @@ class Served:
 
     def unload(self, model: str) -> None:
         """Take a model out of service and wait until it is."""
-        asyncio.run_coroutine_threadsafe(self.engine.unload(model), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.engine.operations.unload(model), self._loop).result(10)
 
     def await_in_flight(self, requests: int) -> None:
         """Wait until so many requests are being served."""

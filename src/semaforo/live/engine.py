@@ -29,21 +29,18 @@ from semaforo.core.events import (
     Cancelled,
     ControllerEvent,
     DispatcherEvent,
-    DrainReplica,
     FleetChanged,
-    LoadVariant,
-    Scale,
     Tick,
-    UnloadVariant,
 )
 from semaforo.entities import Priority, ReplicaSpec, Request
-from semaforo.errors import NotFound, NotReady, nearest
+from semaforo.errors import NotFound
 from semaforo.live.answer import Answer, Waiter
 from semaforo.live.crew import Crew, ReplicaStatus
 from semaforo.live.handle import Handle, Sink
 from semaforo.live.inbox import Inbox
 from semaforo.live.journal import JournalWriter
 from semaforo.live.load import LoadMeter
+from semaforo.live.operations import Operations
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.metrics import Metrics
@@ -111,6 +108,9 @@ class Engine:
         # Not the loop's clock: uvloop's moves in steps of a millisecond.
         self._clock = time.monotonic
         self._crew = Crew(self._factory, self._inbox, self._tell, self._control)
+        self.operations = Operations(
+            self._dispatcher.state, self._controller, self._crew, self._control, self.ready
+        )
         if self._journal_path is not None:
             self._journal = JournalWriter(self._journal_path, self._dispatcher, self._controller)
             self._flush_later()
@@ -244,69 +244,6 @@ class Engine:
         """
         books = self._dispatcher.state.variants
         return any(books[v.id].ready > 0 for v in self.catalog.resolve(target, version) if v.id in books)
-
-    def variants_of(self, model: str) -> list[str]:
-        """Return the ids of a model's variants.
-
-        Raises:
-            NotFound: No such model.
-        """
-        found = [v.id for v in self.catalog.variants.values() if v.model == model]
-        if not found:
-            names = {v.model for v in self.catalog.variants.values()}
-            raise NotFound(f"no model is named '{model}'.{nearest(model, names)}")
-        return found
-
-    async def load(self, model: str) -> None:
-        """Put a model in service and wait until a replica is ready.
-
-        Raises:
-            NotFound: No such model.
-            NotReady: No replica could be started; the message says why.
-        """
-        variants = self.variants_of(model)
-        for variant in variants:
-            self._control(LoadVariant(variant))
-        await self._crew.settled(self._controller, 60.0)
-        if not self.ready(model):
-            errors = [s.last_error for s in self.replicas() if s.variant in variants and s.last_error]
-            raise NotReady(
-                f"'{model}' could not be loaded: {errors[-1] if errors else 'no replica is ready'}"
-            )
-
-    async def unload(self, model: str) -> None:
-        """Drain and stop every replica of a model, and wait for that.
-
-        Raises:
-            NotFound: No such model.
-        """
-        variants = self.variants_of(model)
-        for variant in variants:
-            self._control(UnloadVariant(variant))
-        while any(s.variant in variants for s in self.replicas()):
-            await asyncio.sleep(0.01)
-
-    async def scale(self, variant_id: str, replicas: int) -> None:
-        """Set how many replicas a variant has.
-
-        Raises:
-            NotFound: No such variant.
-        """
-        if variant_id not in self.catalog.variants:
-            raise NotFound(f"no variant is named '{variant_id}'.{nearest(variant_id, self.catalog.variants)}")
-        self._control(Scale(variant_id, replicas))
-        await self._crew.settled(self._controller, 60.0)
-
-    async def drain(self, replica_id: str) -> None:
-        """Let a replica finish its work, then stop it; it is not replaced.
-
-        Raises:
-            NotFound: No such replica.
-        """
-        known = self._controller.state.replicas
-        if replica_id not in known:
-            raise NotFound(f"no replica is named '{replica_id}'.{nearest(replica_id, known)}")
-        self._control(DrainReplica(replica_id))
 
     # --- events in, effects out ------------------------------------------------------------------------
 

@@ -167,14 +167,14 @@ class Admin:
         replicas = body.get("replicas") if isinstance(body, dict) else None
         if isinstance(replicas, bool) or not isinstance(replicas, int) or not 0 <= replicas <= _MOST_REPLICAS:
             raise InvalidRequest(f'the body is {{"replicas": n}} with n from 0 to {_MOST_REPLICAS}')
-        await self._engine.scale(variant, replicas)
+        await self._engine.operations.scale(variant, replicas)
         found = [shown(r) for r in self._engine.replicas() if r.variant == variant]
         return json_response({"variant": variant, "replicas": found})
 
     async def drain(self, request: HttpRequest) -> Response:
         """Drain one replica."""
         replica = request.params["id"]
-        await self._engine.drain(replica)
+        await self._engine.operations.drain(replica)
         return json_response({"replica": replica, "state": "draining"}, 202)
 
     def _variant(self, variant: Variant) -> dict[str, Any]:

@@ -86,13 +86,13 @@ class V2:
     async def load(self, request: HttpRequest) -> Response:
         """``POST /v2/repository/models/{model}/load``: answers when the model is in service."""
         await request.json()
-        await self._engine.load(self._description.model(request.params["model"]))
+        await self._engine.operations.load(self._description.model(request.params["model"]))
         return json_response({})
 
     async def unload(self, request: HttpRequest) -> Response:
         """``POST /v2/repository/models/{model}/unload``: answers when its replicas have been drained."""
         await request.json()
-        await self._engine.unload(self._description.model(request.params["model"]))
+        await self._engine.operations.unload(self._description.model(request.params["model"]))
         return json_response({})
 
 

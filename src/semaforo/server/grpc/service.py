@@ -155,9 +155,9 @@ class Service:
                 f"{', '.join(sorted(request.parameters))}: a load takes no parameters; "
                 "the fleet file says what a model is"
             )
-        await self._engine.load(self._description.model(request.model_name))
+        await self._engine.operations.load(self._description.model(request.model_name))
         return {}
 
     async def _unload(self, request: Any) -> dict[str, Any]:
-        await self._engine.unload(self._description.model(request.model_name))
+        await self._engine.operations.unload(self._description.model(request.model_name))
         return {}
