@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -148,8 +149,8 @@ class Weight:
         ]
         indices = [float(k) for k in range(len(points))]
 
-        def theil(chosen: object) -> float:
-            kept = np.array([points[int(k)] for k in chosen])  # type: ignore[attr-defined]
+        def theil(chosen: Sequence[float]) -> float:
+            kept = np.array([points[int(k)] for k in chosen])
             dx = kept[:, None, 0] - kept[None, :, 0]
             dy = kept[:, None, 1] - kept[None, :, 1]
             return float(np.median(dy[dx > 0] / dx[dx > 0])) * 1e5 if (dx > 0).any() else float("nan")
@@ -208,15 +209,14 @@ class Overload:
         """Median capacity, rows per second."""
         return percentile(self.capacities, 0.5)
 
-    def _load(self, **more: object) -> Outcome:
+    def _load(self, load: Load) -> Outcome:
         self.seed += 1
         cores = tuple(self.sides[0]) if self.sides else ()
-        load = Load(port=self.server.port, seed=self.seed, cores=cores, **more)  # type: ignore[arg-type]
-        return generate(load, self.folder)
+        return generate(msgspec.structs.replace(load, seed=self.seed, cores=cores), self.folder)
 
     def capacity(self, seconds: float) -> float:
         """Measure answers per second in a closed loop that always has a full batch waiting."""
-        outcome = self._load(kinds=kinds(None), seconds=seconds, connections=16)
+        outcome = self._load(Load(self.server.port, kinds(None), seconds, connections=16))
         settled = (outcome.status == 200) & (outcome.done >= 0.5) & (outcome.done < seconds)
         found = float(settled.sum()) / (seconds - 0.5)
         self.capacities.append(found)
@@ -224,7 +224,7 @@ class Overload:
 
     def offer(self, rate: float, seconds: float) -> Outcome:
         """Offer a load in an open loop."""
-        return self._load(kinds=kinds(DEADLINE_S), seconds=seconds + SETTLE_S, rate=rate)
+        return self._load(Load(self.server.port, kinds(DEADLINE_S), seconds + SETTLE_S, rate))
 
     def _figures(self, seen: list[Seen], ratios: list[float], row_s: float) -> None:
         report = self.report

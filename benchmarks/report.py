@@ -10,6 +10,7 @@ Rules this module keeps:
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import random
@@ -197,7 +198,7 @@ class Report:
 
     def _keep_page(self) -> None:
         """Write the tables as a page that documentation can show."""
-        page = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115
+        page = Console(record=True, width=120, file=io.StringIO())
         for extra in self.tables:
             page.print(extra)
         plain = ["| figure | value | 95 % interval | unit | aim |", "| --- | ---: | ---: | --- | ---: |"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
@@ -44,9 +44,10 @@ class _Reader(asyncio.Protocol):
         self.done: asyncio.Future[int] | None = None
         self.body = b""
         self.open = True
+        self.head_only = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: Any = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def ask(self, data: bytes) -> asyncio.Future[int]:
         self.parser = httptools.HttpResponseParser(self)
@@ -59,6 +60,10 @@ class _Reader(asyncio.Protocol):
         if self.done is not None and not self.done.done():
             self.parser.feed_data(data)
 
+    def on_headers_complete(self) -> None:
+        if self.head_only:
+            self._settle()
+
     def on_body(self, body: bytes) -> None:
         self.body += body
 
@@ -67,6 +72,9 @@ class _Reader(asyncio.Protocol):
             return
         if not self.parser.should_keep_alive():
             self.open = False
+        self._settle()
+
+    def _settle(self) -> None:
         if self.done is not None and not self.done.done():
             self.done.set_result(self.parser.get_status_code())
 
@@ -122,13 +130,8 @@ async def _answer(reader: _Reader, sent: Input) -> int:
     if sent.method == "HEAD":
         # An answer to HEAD looks as if a body followed: take its status and begin anew.
         reader.open = False
-        reader.on_headers_complete = lambda: _settle(reader)  # type: ignore[attr-defined]
+        reader.head_only = True
     return await reader.ask(head + sent.body)
-
-
-def _settle(reader: _Reader) -> None:
-    if reader.done is not None and not reader.done.done():
-        reader.done.set_result(reader.parser.get_status_code())
 
 
 async def send_heads(port: int, heads: list[bytes], outcome: Outcome) -> None:

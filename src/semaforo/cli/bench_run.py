@@ -133,7 +133,7 @@ def check_plot(path: Path) -> None:
         InvalidRequest: matplotlib is not installed, or does not write such files.
     """
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401 — only whether it is there
     except ModuleNotFoundError:
         raise InvalidRequest("--plot needs matplotlib: pip install 'semaforo[bench]'") from None
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):

@@ -166,7 +166,7 @@ class Document:
         if "${" in text:
             text = self._substitute(text, key, line)
             if getattr(node, "style", None) is None:
-                tag = self._loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+                tag = self._loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # in PyYAML's stubs
         if tag.startswith("tag:yaml.org,2002:timestamp"):
             tag = "tag:yaml.org,2002:str"
         try:

@@ -66,6 +66,7 @@ class _Measured:
         self._sink = sink
         self._slow = slow
         self._chosen: Handle | None = None
+        self.run = self._run_early
 
     async def start(self) -> Started:
         hosted = await asyncio.to_thread(load_inline, self._spec)
@@ -80,12 +81,12 @@ class _Measured:
             self._slow.add(_key(self._spec))
             self._chosen = ProcessReplica(self._spec, self._sink)
         # The engine calls this handle once for each batch: let it reach the chosen one directly.
-        self.run = self._chosen.run  # type: ignore[method-assign]
+        self.run = self._chosen.run
         if isinstance(self._chosen, InlineReplica):
             self.hurry = self._chosen.hurry
         return await self._chosen.start()
 
-    def run(self, batch: int, members: Sequence[Payload], rows: int) -> None:
+    def _run_early(self, batch: int, members: Sequence[Payload], rows: int) -> None:
         raise AssertionError("a replica runs batches only after it has started")
 
     def cancel(self, batch: int) -> None:

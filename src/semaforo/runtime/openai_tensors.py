@@ -10,6 +10,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ _TIMED = ("verbose_json", "srt", "vtt")
 _OURS = ("service_tier", "model", "encoding_format", "stream")
 
 
-class TensorUpstream(Upstream):
+class TensorUpstream(Upstream, ABC):
     """What the models below share."""
 
     def __init__(self, options: Options) -> None:
@@ -38,9 +39,9 @@ class TensorUpstream(Upstream):
                    (agreed.output, *agreed.extras)]  # fmt: skip
         self.signature = Signature((agreed.input,), tuple(outputs))
 
+    @abstractmethod
     async def arun(self, inputs: Mapping[str, Array], parameters: Mapping[str, Any]) -> dict[str, Array]:
         """Ask for one batch; which fields `parameters` may hold is the server's affair."""
-        raise NotImplementedError
 
     async def _ask(self, path: str, **content: Any) -> bytes:
         async with self._response(path, **content) as response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -63,14 +63,14 @@ class PythonChat:
                 async for part in parts:
                     yield part
         elif inspect.isgeneratorfunction(self._call):
-            steps: Iterator[Any] = self._call(**given)
+            steps: Generator[Any, None, None] = self._call(**given)
             try:
                 while (part := await asyncio.to_thread(_stay, next, steps, _END)) is not _END:
                     yield part
             finally:
                 # Cancelled in the middle of a step, the generator still runs and cannot be closed from here.
                 with suppress(ValueError):
-                    steps.close()  # type: ignore[attr-defined]  # a generator function returns a generator
+                    steps.close()
         elif inspect.iscoroutinefunction(self._call):
             yield await self._call(**given)
         else:

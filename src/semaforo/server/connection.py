@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httptools
 import msgspec
@@ -91,15 +91,15 @@ class Connection(asyncio.Protocol):
 
     # --- the transport -----------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection; its first request must come within the header timeout."""
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         connections = self._server.connections
         connections.add(self)
         self.due = self._loop.time() + self._settings.header_timeout_s
         most = self._settings.max_connections
         if len(connections) > 2 * most:
-            transport.abort()
+            self._transport.abort()
         elif len(connections) > most:
             self._refusal = (503, f"the server has {most} connections, which is its limit; try again later")
         self._server.watch()

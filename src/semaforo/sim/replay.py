@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from semaforo.core.controller import Controller
 from semaforo.core.dispatcher import Dispatcher
+from semaforo.core.effects import ControllerEffect, DispatcherEffect
 from semaforo.core.journal import HEADER, Control, Snapshot, decode, digest
 from semaforo.errors import JournalError
 
@@ -82,8 +84,11 @@ def replay_bytes(data: bytes) -> Replay:
             continue
         if not found.segments:
             raise JournalError("it does not begin with a snapshot")
-        machine = controller if isinstance(record, Control) else dispatcher
-        effects = machine.handle(record.event, record.now)  # type: ignore[arg-type]
+        effects: Sequence[DispatcherEffect | ControllerEffect]
+        if isinstance(record, Control):
+            effects = controller.handle(record.event, record.now)
+        else:
+            effects = dispatcher.handle(record.event, record.now)
         found.events += 1
         found.kinds[type(record.event).__name__] += 1
         first = record.now if first is None else first

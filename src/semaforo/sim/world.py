@@ -138,7 +138,7 @@ class World:
         self._speeds = speeds or {}
         self._output_tokens = output_tokens
         self._record = record
-        self._agenda: list[tuple[float, int, object]] = []
+        self._agenda: list[tuple[float, int, DispatcherEvent | Scale | Fault]] = []
         self._order = 0
         self._running: dict[int, tuple[Run, float]] = {}
         self._busy_until: dict[str, float] = {}
@@ -269,7 +269,7 @@ class World:
             self._busy_until.pop(run.replica, None)
         self.trace.ran.append(Ran(batch, run.replica, run.members, run.rows, start, self.now, how))
 
-    def _happen(self, event: object) -> None:
+    def _happen(self, event: DispatcherEvent | Scale | Fault) -> None:
         if isinstance(event, Fault):
             self._fault(event)
             return
@@ -300,7 +300,7 @@ class World:
             self.tell(event)
             self.control(event)
         else:
-            self.tell(event)  # type: ignore[arg-type]
+            self.tell(event)
 
     def _fault(self, fault: Fault) -> None:
         if fault.kind == "slow":
