@@ -148,15 +148,9 @@ def default_of(field: Field) -> str:
         return "–"
     form = field.key.form.name if field.key.form else ""
     if form == "duration":
-        return f"`{default * 1e3:g}ms`" if default < 1 else f"`{default:g}s`" if default else "`0s`"
+        return f"`{in_units(default, DURATIONS)}`"
     if form == "size":
-        return (
-            f"`{default // 1000}KB`"
-            if default < 1_000_000 and default % 1000 == 0
-            else f"`{default}B`"
-            if (default < 1_000_000)
-            else f"`{default // 1_000_000}MB`"
-        )
+        return f"`{in_units(default, SIZES)}`"
     if isinstance(default, tuple):
         if form.startswith("number, or"):
             return f"`{default[0]}`" if default[0] == default[1] else f"`{default[0]}..{default[1]}`"
@@ -164,6 +158,15 @@ def default_of(field: Field) -> str:
     if isinstance(default, float):
         return f"`{default:g}`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def in_units(value: float, units: dict[str, float]) -> str:
+    """Write a value in the largest unit that leaves a whole number, or else in the smallest."""
+    for unit, of in units.items():
+        if value >= of and value % of == 0:
+            return f"{value / of:g}{unit}"
+    unit, of = list(units.items())[-1]
+    return f"{value / of:g}{unit}"
 
 
 def command_line() -> str:
@@ -197,6 +200,8 @@ installed with its extra, as `pip install 'semaforo[torch]'`, in the environment
 The kinds marked * can hold pickles, which run whatever code they bring: a file that does is refused unless the
 model's `options` say `allow_pickle: true`. Still, a model is a program: load files that you trust.
 """
+DURATIONS = {"d": 86400.0, "h": 3600.0, "s": 1.0, "ms": 1e-3}
+SIZES = {"GB": 1e9, "MB": 1e6, "KiB": 1024.0, "KB": 1e3, "B": 1.0}
 PICKLES = {".pt", ".pth", ".pt2", ".joblib", ".pkl", ".pickle"}
 
 
@@ -225,7 +230,9 @@ def attributes(cls: type) -> dict[str, str]:
     """Return what a class says of its attributes."""
     listed = inspect.getdoc(cls).partition("Attributes:\n")[2]  # type: ignore[union-attr]
     entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", listed, re.MULTILINE)
-    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+    # In a file nobody writes None: the key is left out.
+    listed = [(names, re.sub(r"\bNone = ", "left out = ", text)) for names, text in entries]
+    return {name: " ".join(text.split()) for names, text in listed for name in names.split(", ")}
 
 
 def description() -> str:

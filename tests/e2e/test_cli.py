@@ -132,9 +132,9 @@ def test_what_is_wrong_is_one_line_on_stderr(served: Server, words: list[str], s
 def test_nobody_at_the_address() -> None:
     ran = semaforo("explain", "7f3a", "--url", "http://127.0.0.1:9")
     assert ran.returncode == 1
-    assert (
-        ran.stderr
-        == "no server at http://127.0.0.1:9: start one with `semaforo serve`, or give another url\n"
+    assert ran.stderr == (
+        "no server at http://127.0.0.1:9: start one with `semaforo serve`, "
+        "or give another url (`--url`, in Python `url`)\n"
     )
 
 

@@ -79,7 +79,8 @@ class Connection:
     def _error(self, ask: Ask, error: httpx.HTTPError) -> SemaforoError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return NotReady(
-                f"no server at {self.url}: start one with `semaforo serve`, or give another url",
+                f"no server at {self.url}: start one with `semaforo serve`, "
+                "or give another url (`--url`, in Python `url`)",
                 retry_after_s=1.0,
             )
         if isinstance(error, httpx.TimeoutException):

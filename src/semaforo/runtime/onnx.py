@@ -59,7 +59,7 @@ class OnnxOptions(msgspec.Struct, frozen=True):
         providers: Execution providers to use, in this order; empty = all that fit the device.
         provider_options: Options by provider.
         optimisation: How far the graph is optimised when it is loaded.
-        batched: Whether the first dimension is rows; None = found out.
+        batched: Whether the first dimension is rows; None = as the file shows.
     """
 
     threads: Annotated[int, msgspec.Meta(ge=0)] = 1

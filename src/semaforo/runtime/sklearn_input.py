@@ -16,7 +16,7 @@ def table_of(path: Path, estimator: Any, columns: bool | None) -> Table:
     Args:
         path: Its file, for errors.
         estimator: A fitted estimator or pipeline.
-        columns: Whether each column is a tensor; None = found out.
+        columns: Whether each column is a tensor; None = where it picks columns by name.
 
     Raises:
         RuntimeLoadError: Columns are wanted, and it knows no names of any; or pandas is missing.

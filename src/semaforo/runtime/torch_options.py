@@ -21,7 +21,7 @@ class TorchOptions(msgspec.Struct, frozen=True):
         args: Keyword arguments for the factory.
         dtype: Precision that the factory's module is loaded and run in; its answers are fp32 again.
         outputs: Names of what the model returns, in order, where it returns no dict.
-        batched: Whether the first dimension is rows; None = found out. Where an exported program fixes that
+        batched: Whether the first dimension is rows; None = as the file shows. Where an exported program fixes that
             dimension, ``true`` says that batches are padded up to it.
         compile: Compile with ``torch.compile``; the first batches then take seconds.
         allow_pickle: Unpickle files that hold more than tensors, which lets them run any code.
