@@ -161,6 +161,35 @@ def test_a_small_body_that_becomes_large_is_refused(served: Served) -> None:
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.parametrize("encoding", ["content-length", "chunked"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/models/digits/infer", BODY.replace(b"image", b"im\xffage")),
+        ("/v2/models/digits/generate", b'{"text_input": "caf\xe9"}'),
+        ("/v1/chat/completions", b'{"model": "m", "messages": [{"role": "user", "content": "caf\xe9"}]}'),
+        ("/v1/completions", b'{"model": "m", "prompt": "caf\xe9"}'),
+        ("/v1/embeddings", b'{"model": "m", "input": "\xed\xa0\x80"}'),
+        ("/semaforo/v1/variants/digits/scale", b'{"replicas": 1, "\xc3\x28": 0}'),
+    ],
+)
+def test_a_body_that_is_not_utf8_is_refused(served: Served, path: str, body: bytes, encoding: str) -> None:
+    with Raw(served.port) as raw:
+        if encoding == "chunked":
+            raw.send(post(extra="transfer-encoding: chunked\r\n", path=path))
+            raw.send(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+        else:
+            raw.send(post(len(body), path=path) + body)
+        status, _, told = raw.answer()
+        message = json.loads(told)["error"]
+        assert status == 400, told
+        text = message["message"] if path.startswith("/v1/") else message
+        assert "it is not UTF-8" in text
+        # What was refused is at an end: the same connection goes on.
+        raw.send(post(len(BODY)) + BODY)
+        assert raw.answer()[0] == 200
+
+
 def test_a_slow_body_is_given_up(served: Served) -> None:
     with Raw(served.port) as raw:
         raw.send(post(1000) + b"x")
