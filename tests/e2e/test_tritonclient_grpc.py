@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
-from test_v2_limits import only
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from semaforo.build import blueprint
 from semaforo.server.settings import ServerSettings
-from served_fleet import ONNX_DTYPES, Served, serving, small_fleet
+from served_fleet import ONNX_DTYPES, Served, only, serving, small_fleet
 from tiny_fleet import write_fleet
 
 IMAGE = np.array([[1, 2, 3, 4]], np.float32)

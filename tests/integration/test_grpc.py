@@ -13,7 +13,6 @@ import httpx
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from test_v2_limits import only
 
 from semaforo.build import blueprint
 from semaforo.server.settings import KeySettings, ServerSettings
@@ -23,7 +22,7 @@ from semaforo.wire.inference_messages import (
     ModelStreamInferResponse,
     message,
 )
-from served_fleet import Served, serving, small_fleet
+from served_fleet import Served, only, serving, small_fleet
 from upstream import Fault, Upstream
 
 SERVICE = "/inference.GRPCInferenceService/"

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from test_v2_limits import only
 
 from semaforo.server.settings import ServerSettings
 from semaforo.wire.inference_messages import ModelInferRequest
-from served_fleet import serving, small_fleet
+from served_fleet import only, serving, small_fleet
 
 
 def contexts() -> int:

@@ -10,13 +10,12 @@ import httpx
 import jsonschema
 import pytest
 from openapi_spec_validator import validate
-from test_v2_limits import only
 
 from semaforo.server.admin import Question
 from semaforo.server.openapi.operations import HEADERS, OPERATIONS
 from semaforo.server.settings import ServerSettings
 from semaforo.wire import contract
-from served_fleet import Served, serving, small_fleet
+from served_fleet import Served, only, serving, small_fleet
 
 IMAGE = {"name": "image", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
 CALLS: list[tuple[str, str, str, Any]] = [

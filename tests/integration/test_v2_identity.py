@@ -8,10 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from test_v2_limits import only
 
 from semaforo.server.settings import KeySettings, ServerSettings
-from served_fleet import serving, small_fleet
+from served_fleet import only, serving, small_fleet
 
 BODY = {"inputs": [{"name": "image", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
 INFER, READ, OPERATE = "key-of-a-client", "key-of-a-reader", "key-of-an-operator"

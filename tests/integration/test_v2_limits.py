@@ -13,9 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from semaforo.catalog.state import Catalog
 from semaforo.server.settings import ServerSettings
-from served_fleet import Served, serving, small_fleet
+from served_fleet import Served, only, serving, small_fleet
 
 INPUT = {"name": "image", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
 BODY = json.dumps({"inputs": [INPUT]}).encode()
@@ -30,19 +29,6 @@ LIMITS = ServerSettings(
     max_in_flight=2,
     grace_s=1.0,
 )
-
-
-def only(catalog: Catalog, *tasks: str) -> Catalog:
-    """Keep a few tasks of a catalog, so that it starts quickly."""
-    variants = {i: v for i, v in catalog.variants.items() if v.task in tasks}
-    return Catalog(
-        {name: catalog.tasks[name] for name in tasks},
-        variants,
-        {i: catalog.templates[i] for i in variants},
-        {i: catalog.scaling[i] for i in variants},
-        {},
-        catalog.in_service,
-    )
 
 
 @pytest.fixture(scope="module")

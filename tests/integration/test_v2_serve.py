@@ -27,8 +27,7 @@ TESTS = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import asyncio, sys
 from pathlib import Path
-from served_fleet import small_fleet
-from test_v2_limits import only
+from served_fleet import only, small_fleet
 from semaforo.errors import ConfigError
 from semaforo.live.engine import Engine
 from semaforo.live.handles import HandleFactory

@@ -12,5 +12,6 @@ def told(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
-        return f"it is not UTF-8 at byte {error.start}"
+        # The place it tells is one within a string, which would send people to the wrong byte.
+        return "a text in it is not UTF-8"
     return str(error)
