@@ -232,7 +232,8 @@ def test_many_streams_at_once_write_what_each_writes_alone(
             return await streams
 
     assert asyncio.run(run()) == alone
-    assert len(set(alone)) > (12 if temperature else 1)
+    # How many differ depends on what it was trained on: enough that a mixed-up stream would show.
+    assert len(set(alone)) > (4 if temperature else 1)
     assert max(told["in_flight_rows"] for told in seen) == 4
     assert max(told["waiting"] for told in seen) > 4
 
