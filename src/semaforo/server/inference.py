@@ -24,6 +24,7 @@ from semaforo.server.http import JSON, HttpRequest, HttpResponse, Reply
 from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.identity import tenant_of
 from semaforo.server.served import ServedHeaders
+from semaforo.server.work import work_of
 from semaforo.wire.contract import Asked, read_contract
 from semaforo.wire.payload import Payload, Tensors
 from semaforo.wire.v2 import Call, V2Codec
@@ -90,8 +91,6 @@ class Inference:
         declared = request.headers.get(b"inference-header-content-length")
         call = codec.decode(body, None if declared is None else _length(declared))
         asked = self.ask(request, call.parameters)
-        if asked.parameters:
-            call.tensors.parameters = asked.parameters
         if asked.idempotency_key:
             digest = hashlib.sha256(b"\0".join((request.path.encode(), declared or b"", body))).digest()
             return await self._kept.run(
@@ -117,18 +116,7 @@ class Inference:
         declared = headers.get(b"inference-header-content-length")
         call = codec.decode(body, None if declared is None else _length(declared))
         asked = self.ask(request, call.parameters)
-        if asked.parameters:
-            call.tensors.parameters = asked.parameters
-        work = Request(
-            request.id,
-            target,
-            version,
-            asked.variant,
-            asked.contract,
-            ref=call.ref,
-            affinity=asked.session,
-            traceparent=asked.traceparent,
-        )
+        work = work_of(request.id, target, version, call, asked)
         direct = _Direct(self, request, reply, codec, call)
         engine = self.engine
         engine.submit(work, call.tensors, direct.settle)
@@ -215,16 +203,7 @@ class Inference:
         version: str,
         hear: bool = True,
     ) -> HttpResponse:
-        work = Request(
-            request.id,
-            target,
-            version,
-            asked.variant,
-            asked.contract,
-            ref=call.ref,
-            affinity=asked.session,
-            traceparent=asked.traceparent,
-        )
+        work = work_of(request.id, target, version, call, asked)
         return self.response(request, codec, call, await self.run(request, work, call.tensors, hear))
 
     def response(self, request: HttpRequest, codec: V2Codec, call: Call, answer: Answer) -> HttpResponse:

@@ -28,6 +28,7 @@ from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.identity import Principal, tenant_of
 from semaforo.server.prompt import chat_of, text_of
 from semaforo.server.served import ServedHeaders
+from semaforo.server.work import work_of
 from semaforo.wire.contract import Asked, read_contract
 from semaforo.wire.inference_messages import ModelInferRequest
 from semaforo.wire.payload import Chat, Payload, Tensors
@@ -139,20 +140,8 @@ class Inference:
         if codec.task.kind == "chat":
             work, payload = _chat(request_id, target, version, call, asked)
             return Job(codec, call, asked, work, payload)
-        tensors = call.tensors
-        if asked.parameters:
-            tensors.parameters = asked.parameters
-        work = Request(
-            request_id,
-            target,
-            version,
-            asked.variant,
-            asked.contract,
-            ref=call.ref,
-            affinity=asked.session,
-            traceparent=asked.traceparent,
-        )
-        return Job(codec, call, asked, work, tensors)
+        work = work_of(request_id, target, version, call, asked)
+        return Job(codec, call, asked, work, call.tensors)
 
     def encode(self, job: Job, answer: Answer) -> Any:
         """Return the ``ModelInferResponse`` of an answer.
