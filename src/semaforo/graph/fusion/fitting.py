@@ -1,0 +1,188 @@
+"""Fitting combiners on labelled rows: what members said, and what was right.
+
+What is returned is plain data, ready for JSON; `learned` applies it. Fit on rows that no member was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semaforo.errors import InvalidRequest
+from semaforo.graph.fusion.learned import VERSION, log_probabilities
+
+Array = NDArray[Any]
+_ROUNDS = 200
+_STEPS = 50
+_PULL = 1e-4
+
+
+def fit(kind: str, said: Mapping[str, Array], labels: Array) -> dict[str, Any]:
+    """Fit a combiner.
+
+    Args:
+        kind: ``stack``, ``bayes``, ``weights`` for a mean or a vote, or ``exponents`` for a product.
+        said: Member → probabilities ``(rows, classes)``.
+        labels: The right classes ``(rows,)``.
+
+    Raises:
+        InvalidRequest: There is nothing to fit on, or no such kind.
+    """
+    if not said or not len(labels):
+        raise InvalidRequest("there are no labelled rows to fit on")
+    ways = {"stack": stack, "bayes": bayes, "weights": weights, "exponents": exponents}
+    if kind not in ways:
+        raise InvalidRequest(f"'{kind}' is not fitted; there are {', '.join(ways)}")
+    return ways[kind](said, labels)
+
+
+def stack(said: Mapping[str, Array], labels: Array, *, strength: float = 1.0) -> dict[str, Any]:
+    """Fit a multinomial logistic regression over all members' log probabilities, by scikit-learn.
+
+    Args:
+        said: Member → probabilities ``(rows, classes)``.
+        labels: The right classes.
+        strength: Inverse of the regularisation.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    names = list(said)
+    classes = said[names[0]].shape[1]
+    parts = [log_probabilities(said[name]) for name in names]
+    model = LogisticRegression(C=strength / len(names), max_iter=_ROUNDS, tol=1e-3)
+    features = np.concatenate(parts, axis=1)
+    scale = features.std() or 1.0
+    model.fit(features / scale, labels)
+    coefficients = np.zeros((classes, features.shape[1]))
+    bias = np.full(classes, -30.0)
+    known = model.classes_.astype(int)
+    if len(known) == 2:
+        coefficients[known[1]], bias[known] = model.coef_[0], (0.0, model.intercept_[0])
+    else:
+        coefficients[known], bias[known] = model.coef_, model.intercept_
+    coefficients /= scale
+    members = {}
+    for number, name in enumerate(names):
+        own = coefficients[:, number * classes : (number + 1) * classes].T
+        members[name] = {"weights": _rounded(own), "mean": _rounded(parts[number].mean(axis=0))}
+    return {
+        "kind": "stack",
+        "version": VERSION,
+        "classes": classes,
+        "bias": _rounded(bias),
+        "members": members,
+    }
+
+
+def bayes(said: Mapping[str, Array], labels: Array, *, smoothing: float = 1.0) -> dict[str, Any]:
+    """Count each member's confusion matrix.
+
+    Args:
+        said: Member → probabilities ``(rows, classes)``.
+        labels: The right classes.
+        smoothing: Rows added to each row of a matrix: spread evenly, but half of them on the diagonal.
+    """
+    names = list(said)
+    classes = said[names[0]].shape[1]
+    prior = np.bincount(labels, minlength=classes) + smoothing
+    members = {}
+    for name in names:
+        counts = np.full((classes, classes), 0.5 * smoothing / classes)
+        counts[np.diag_indices(classes)] += 0.5 * smoothing
+        np.add.at(counts, (labels, said[name].argmax(axis=1)), 1.0)
+        members[name] = {"confusion": _rounded(counts / counts.sum(axis=1, keepdims=True), 8)}
+    return {
+        "kind": "bayes",
+        "version": VERSION,
+        "classes": classes,
+        "prior": _rounded(prior / prior.sum(), 8),
+        "members": members,
+    }
+
+
+def weights(said: Mapping[str, Array], labels: Array) -> dict[str, Any]:
+    """Find the weights of a mean with the least log loss, by the EM steps of a mixture.
+
+    Each step multiplies a weight by how much of the right answers' probability is its member's (Dempster, Laird and
+    Rubin, 1977); the loss never grows.
+    """
+    names = list(said)
+    rows = np.arange(len(labels))
+    right = np.stack([np.maximum(said[name][rows, labels], 1e-9) for name in names])
+    found = np.full(len(names), 1.0 / len(names))
+    for _ in range(_ROUNDS):
+        shares = found[:, None] * right
+        found = (shares / shares.sum(axis=0)).mean(axis=1)
+    return {
+        "kind": "weights",
+        "version": VERSION,
+        "weights": {name: round(float(w), 6) for name, w in zip(names, found, strict=True)},
+    }
+
+
+def exponents(said: Mapping[str, Array], labels: Array) -> dict[str, Any]:
+    """Find the exponents of a product with the least log loss, by Newton's method on a convex loss.
+
+    One number for each member, which also sets right what is over- or underconfident: little to learn, so that few
+    labelled rows will do where `stack` would need many.
+    """
+    names = list(said)
+    rows = np.arange(len(labels))
+    logs = np.stack([log_probabilities(said[name]) for name in names])
+    found = np.full(len(names), 1.0 / len(names))
+    for _ in range(_STEPS):
+        total = np.tensordot(found, logs, 1)
+        total = np.exp(total - total.max(axis=1, keepdims=True))
+        total /= total.sum(axis=1, keepdims=True)
+        mean = np.einsum("rc,mrc->mr", total, logs)
+        slope = (mean - logs[:, rows, labels]).mean(axis=1) + _PULL * found
+        second = np.einsum("rc,mrc,nrc->mn", total, logs, logs, optimize=True) / len(
+            labels
+        ) - mean @ mean.T / len(labels)
+        step = np.linalg.solve(second + _PULL * np.eye(len(names)), slope)
+        # A member that is worse than nothing is left out, not believed backwards.
+        found = np.maximum(found - step / max(1.0, float(np.abs(step).max())), 0.0)
+        if np.abs(step).max() < 1e-5:
+            break
+    return {
+        "kind": "exponents",
+        "version": VERSION,
+        "weights": {name: round(float(w), 6) for name, w in zip(names, found, strict=True)},
+    }
+
+
+def threshold(
+    sure: Array, small_right: Array, large_right: Array, *, give_up: float = 0.0, most: float = 1.0
+) -> float:
+    """Return the confidence below which a cascade asks the large model, chosen on validation rows.
+
+    The least share of calls whose accuracy is at most `give_up` under the large model's, and at most `most` calls.
+
+    Args:
+        sure: Confidence of the small model in each row.
+        small_right, large_right: Whether each was right.
+        give_up: Accuracy that may be lost.
+        most: Largest share of rows that may be asked of the large model.
+    """
+    order = np.argsort(sure, kind="stable")
+    small, large = small_right[order].astype(float), large_right[order].astype(float)
+    rows = len(sure)
+    # After k rows have gone up: the large model is right on those, the small one on the rest.
+    right = (
+        np.concatenate([[0.0], np.cumsum(large)]) + small.sum() - np.concatenate([[0.0], np.cumsum(small)])
+    )
+    allowed = np.arange(rows + 1) <= most * rows
+    good = allowed & (right >= large.sum() - give_up * rows)
+    calls = int(np.argmax(good)) if good.any() else int(np.argmax(np.where(allowed, right, -1.0)))
+    if not calls:
+        return float(sure[order[0]])
+    if calls == rows:
+        return float("inf")
+    return float((sure[order[calls - 1]] + sure[order[calls]]) / 2)
+
+
+def _rounded(values: Array, digits: int = 6) -> Any:
+    return np.round(values, digits).tolist()
