@@ -185,7 +185,11 @@ def good_end(rng: Random, rig: Rig) -> DispatcherEvent:
     bad = [m for m in work.members if rng.random() < 0.05] if work else []
     tokens = rng.choice((0, 5, 80))
     return BatchDone(
-        number, rng.choice((0.001, 0.02)), tokens, tokens, tuple((m, "invalid_request", "bad") for m in bad)
+        number,
+        rng.choice((0.001, 0.02)),
+        tokens,
+        tokens,
+        tuple((m, "invalid_request", "bad", 0.0) for m in bad),
     )
 
 

@@ -37,7 +37,7 @@ def test_members_that_failed_alone_fail_and_the_others_are_done() -> None:
     for rid in ("x", "y", "z"):
         rig.ask(rid)
     rig.done("r")
-    effects = rig.done("x", failed=(("y", "invalid_request", "bad image"),))
+    effects = rig.done("x", failed=(("y", "invalid_request", "bad image", 0.0),))
     assert ends(effects) == [("x", "done"), ("y", "failed"), ("z", "done")]
     assert finish(effects, "y").message == "bad image"
 

@@ -41,14 +41,17 @@ class BatchDone(msgspec.Struct, frozen=True, tag="done"):
         batch: Number given by the `Run` effect.
         service_s: Seconds the worker spent on it.
         prompt_tokens, output_tokens: Settled counts of a stream.
-        failed: Members that failed alone (bad input): (request id, error code, message).
+        failed: Members that failed alone (bad input): (request id, error code, message, seconds after which
+            asking again may help, 0 = not said).
+        cost: US dollars it cost, where that is not what its price and its time make; None = what they make.
     """
 
     batch: int
     service_s: float
     prompt_tokens: int = 0
     output_tokens: int = 0
-    failed: tuple[tuple[str, str, str], ...] = ()
+    failed: tuple[tuple[str, str, str, float], ...] = ()
+    cost: float | None = None
 
 
 class BatchFailed(msgspec.Struct, frozen=True, tag="failed"):

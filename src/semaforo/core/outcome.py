@@ -52,7 +52,7 @@ class Outcomes:
         self._learn(batch, replica, event, now, out)
         jobs = state.jobs
         answers: list[DispatcherEffect] = []
-        failed = {rid: (code, text) for rid, code, text in event.failed} if event.failed else None
+        failed = {why[0]: why for why in event.failed} if event.failed else None
         share = event.service_s / batch.rows
         variant = state.catalog.variants.get(batch.variant)
         for rid in batch.members:
@@ -61,7 +61,9 @@ class Outcomes:
                 self._ledger.leave(rid, answers)
                 continue
             cost = 0.0
-            if variant is not None:
+            if event.cost is not None:
+                cost = float(event.cost)
+            elif variant is not None:
                 price = variant.cost
                 cost = price.second * share * job.rows
                 if event.output_tokens or price.metered:
@@ -75,7 +77,7 @@ class Outcomes:
             else:
                 job.batch = 0
             if failed and rid in failed:
-                code, text = failed[rid]
+                _, code, text, retry_after_s = failed[rid]
                 self._ledger.finish(
                     job,
                     "failed",
@@ -85,6 +87,8 @@ class Outcomes:
                     replica=batch.replica,
                     code=code,
                     message=text,
+                    retry_after_s=float(retry_after_s),
+                    cost=cost if event.cost is not None else 0.0,
                 )
             elif now > job.deadline and not job.started:
                 # A driver's timers are coarser than a short deadline: late is late all the same.

@@ -22,11 +22,13 @@ class Tensors(msgspec.Struct):
         arrays: Name → array ``(rows, …)``. BYTES tensors are object arrays of `bytes` or `str`.
         parameters: Whatever else the caller sent that a model may read.
         outputs: Names of the outputs that are wanted; empty = all.
+        without: Of an answer: what it had to do without, each with the reason, for example ``net: late``.
     """
 
     arrays: dict[str, Array]
     parameters: dict[str, Any] = {}
     outputs: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
