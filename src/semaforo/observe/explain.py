@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -13,13 +13,34 @@ from semaforo.entities import Contract, Request
 from semaforo.entities.contract import Priority, Privacy
 from semaforo.entities.units import show_dollars, show_duration
 
+_DEEPEST = 8
+
+
+class Without(msgspec.Struct, frozen=True):
+    """What the answer of a graph had to do without, each with the reason."""
+
+    lost: tuple[str, ...]
+
 
 class Explanation(msgspec.Struct):
-    """Everything decided about one request, in order, and how it ended."""
+    """Everything decided about one request, in order, and how it ended.
+
+    Attributes:
+        request: As it arrived.
+        decided: What was decided about it.
+        finish: How it ended, None while it has not.
+        steps: Of a graph: what became of each request that its steps made, in order.
+        without: Of a graph: what its answer had to do without, each with the reason.
+    """
 
     request: Request
     decided: list[Decided] = []
     finish: Finish | None = None
+    steps: list[Explanation] = []
+    without: tuple[str, ...] = ()
+
+
+Kept = Request | Decided | Finish | Without
 
 
 class Ring:
@@ -28,7 +49,7 @@ class Ring:
     def __init__(self, size: int = 4096) -> None:
         self.size = size
         # As it comes: the request, what was decided, how it ended. Made an `Explanation` when somebody asks.
-        self._kept: dict[str, list[Request | Decided | Finish]] = {}
+        self._kept: dict[str, list[Kept]] = {}
         # The ids again, in order: finding the first key of a dict that is emptied from the front is not O(1).
         self._order: deque[str] = deque()
 
@@ -46,6 +67,10 @@ class Ring:
         """Take in a request."""
         self._kept[request.id] = [request]
         self._order.append(request.id)
+        if request.step is not None:
+            parent = self._kept.get(request.step.parent)
+            if parent is not None:
+                parent.append(request)
         if len(self._order) > self.size:
             self._kept.pop(self._order.popleft(), None)
 
@@ -61,25 +86,45 @@ class Ring:
         if found is not None:
             found.append(effect)
 
+    def lost(self, request_id: str, lost: tuple[str, ...]) -> None:
+        """Take in what a graph had to do without."""
+        found = self._kept.get(request_id)
+        if found is not None:
+            found.append(Without(lost))
+
     def get(self, request_id: str) -> Explanation | None:
         """Return the explanation of a request by its id, or by the only id that begins so."""
         found = self._kept.get(request_id)
         if found is None and request_id:
             starts = [e for i, e in self._kept.items() if i.startswith(request_id)]
             found = starts[0] if len(starts) == 1 else None
-        return None if found is None else _explanation(found)
+        return None if found is None else self._explanation(found)
+
+    def later(self, request_id: str) -> Callable[[], Explanation | None]:
+        """Return what makes the explanation of a request when somebody asks, though the ring has moved on."""
+        found = self._kept.get(request_id)
+        return lambda: None if found is None else self._explanation(found)
 
     def recent(self, limit: int) -> list[Explanation]:
         """Return the last `limit` explanations, newest first."""
         kept = list(self._kept.values())[: -limit - 1 : -1] if limit > 0 else []
-        return [_explanation(found) for found in kept]
+        return [self._explanation(found) for found in kept]
 
-
-def _explanation(found: list[Request | Decided | Finish]) -> Explanation:
-    request, *rest = found
-    assert isinstance(request, Request)
-    finish = rest[-1] if rest and isinstance(rest[-1], Finish) else None
-    return Explanation(request, [d for d in rest if isinstance(d, Decided)], finish)
+    def _explanation(self, found: list[Kept], depth: int = 0) -> Explanation:
+        request, *rest = found
+        assert isinstance(request, Request)
+        steps = []
+        for item in rest:
+            step = self._kept.get(item.id) if isinstance(item, Request) and depth < _DEEPEST else None
+            if step is not None:
+                steps.append(self._explanation(step, depth + 1))
+        return Explanation(
+            request,
+            [d for d in rest if isinstance(d, Decided)],
+            next((f for f in reversed(rest) if isinstance(f, Finish)), None),
+            steps,
+            next((w.lost for w in rest if isinstance(w, Without)), ()),
+        )
 
 
 def short(variant_id: str) -> str:
@@ -130,6 +175,9 @@ def render(explanation: Explanation) -> str:
             lines.append(f"  waited behind {d.rows_ahead} rows: nothing it may use was free")
         else:
             lines.append(f"  {d.reason}")
+    lines += [line for step in explanation.steps for line in _step_lines(step, 1)]
+    if explanation.without:
+        lines.append(f"  without {', '.join(explanation.without)}")
     if finish is None:
         lines.append("  not finished yet")
     elif finish.outcome == "done":
@@ -139,6 +187,23 @@ def render(explanation: Explanation) -> str:
     else:
         lines.append(f"  {finish.outcome} after {show_duration(finish.total_s)}: {finish.message}")
     return "\n".join(lines)
+
+
+def _step_lines(step: Explanation, depth: int) -> list[str]:
+    place, finish = step.request.step, step.finish
+    name = place.name if place is not None else ""
+    if finish is None:
+        end = f"asks {step.request.target}, not finished yet"
+    elif finish.outcome == "done":
+        cost = f", cost {show_dollars(finish.cost)}" if finish.cost else ""
+        end = f"{short(finish.variant)} in {show_duration(finish.total_s)}{cost}"
+    else:
+        end = f"{finish.outcome} after {show_duration(finish.total_s)}: {finish.message}"
+    lines = [f"{'  ' * depth}step {name}: {end}"]
+    lines += [line for inner in step.steps for line in _step_lines(inner, depth + 1)]
+    if step.without:
+        lines.append(f"{'  ' * (depth + 1)}without {', '.join(step.without)}")
+    return lines
 
 
 def _verdict(c: Considered) -> str:
