@@ -128,7 +128,7 @@ def test_the_environment_wins_over_a_default_and_becomes_a_number() -> None:
         ("python: rules:photo", "python: rules",
          "fleet.yaml:28: models.photo-rule.python: 'rules' is not an import string: write module:function"),
         ("    python: rules:photo\n", "",
-         "fleet.yaml:26: models.photo-rule: has no `source`, `url` or `python`: say where the model is"),
+         "fleet.yaml:26: models.photo-rule: has no `source`, `url`, `python` or `graph`: say where the model is"),
         ("    python: rules:photo", "    python: rules:photo\n    source: models/photo",
          "fleet.yaml:26: models.photo-rule: says both source and python: keep one"),
         ("task: photo", "task: foto", "fleet.yaml:27: models.photo-rule.task: no task is named 'foto'. "

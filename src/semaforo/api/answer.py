@@ -16,6 +16,7 @@ class Served(msgspec.Struct, frozen=True):
         replica: Id of the replica.
         request_id: Id of the request.
         latency_s: Seconds from asking to answer; a client's include the way there and back.
+        without: What the answer of a graph had to do without, each with the reason, such as ``net: late``.
     """
 
     model: str
@@ -24,6 +25,7 @@ class Served(msgspec.Struct, frozen=True):
     replica: str
     request_id: str
     latency_s: float
+    without: tuple[str, ...] = ()
 
 
 class Story(msgspec.Struct, frozen=True):
@@ -44,6 +46,7 @@ class FleetAnswer(Mapping[str, Any]):
         replica: Id of the replica.
         request_id: Id of the request; ``fleet.explain(request_id)`` tells its story while it is kept.
         latency_s: Seconds from asking to answer.
+        without: What the answer of a graph had to do without, each with the reason; empty where all was there.
     """
 
     def __init__(self, outputs: Mapping[str, Any], served: Served, story: Callable[[], Story]) -> None:
@@ -52,6 +55,7 @@ class FleetAnswer(Mapping[str, Any]):
         self.replica = served.replica
         self.request_id = served.request_id
         self.latency_s = served.latency_s
+        self.without = served.without
         self._ask = story
         self._story: Story | None = None
 

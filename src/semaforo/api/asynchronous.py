@@ -233,9 +233,10 @@ class AsyncFleet:
 
     def _answer(self, answer: Answer, outputs: Mapping[str, Any]) -> FleetAnswer:
         finish = answer.finish
-        explanation = self.engine.explanation(finish.request)
+        explained = self.engine.ring.later(finish.request)
         who = answer.model, answer.version, answer.variant, finish.replica, finish.request
-        return FleetAnswer(outputs, Served(*who, finish.total_s), lambda: _story(explanation, finish.cost))
+        served = Served(*who, finish.total_s, answer.without)
+        return FleetAnswer(outputs, served, lambda: _story(explained(), finish.cost))
 
 
 class _Chatting:

@@ -234,7 +234,9 @@ class Calls:
             headers.get(f"semaforo-{name}", "")
             for name in ("model", "version", "variant", "replica", "request-id")
         )
-        served = Served(model, version, variant, replica, request_id, latency_s)
+        lost = headers.get("semaforo-without", "")
+        without = tuple(lost.split("; ")) if lost else ()
+        served = Served(model, version, variant, replica, request_id, latency_s, without)
         return FleetAnswer(outputs, served, lambda: self._story(request_id))
 
     def error(self, reply: Reply) -> SemaforoError:

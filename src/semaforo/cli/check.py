@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from semaforo.build import Blueprint, blueprint, handles
+from semaforo.catalog import Catalog
 from semaforo.cli.progress import bar
 from semaforo.config import Problem
 from semaforo.entities import BatchProfile, ReplicaSpec
 from semaforo.entities.units import show_duration
 from semaforo.errors import SemaforoError
-from semaforo.live.handle import Started
+from semaforo.graph import graph
+from semaforo.live.graph_replica import GraphReplica
+from semaforo.live.handle import Handle, Started
+from semaforo.live.sessions import Sessions
 from semaforo.observe.explain import short
 
 _KEYED = re.compile(r"((?:adapter|options)(?:\.[\w-]+)*): (.*)", re.DOTALL)
@@ -32,6 +37,13 @@ class _Nobody:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None
+
+
+class _Planned(_Nobody):
+    """The engine that a graph will ask, as far as it is known before anything runs."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
 
 
 def run(fleet: Path, upstreams: bool) -> None:
@@ -67,7 +79,7 @@ async def _load_all(
                 found.append((template, None))
                 continue
             spec = msgspec.structs.replace(template, id=f"check-{identity.replace('/', '-')}")
-            handle = handles(plan.secrets)(spec, _Nobody())
+            handle = _handle(plan, spec)
             try:
                 found.append((spec, await handle.start()))
             except SemaforoError as error:
@@ -75,6 +87,13 @@ async def _load_all(
             finally:
                 await handle.stop(2.0)
     return found
+
+
+def _handle(plan: Blueprint, spec: ReplicaSpec) -> Handle:
+    if spec.runtime == graph.RUNTIME:
+        conductor = _Planned(plan.catalog)
+        return GraphReplica(spec, conductor, conductor, Sessions(time.monotonic))
+    return handles(plan.secrets)(spec, _Nobody())
 
 
 def _apart(message: str) -> list[str]:

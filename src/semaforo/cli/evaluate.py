@@ -21,7 +21,7 @@ from semaforo.cli.progress import bar, loading
 from semaforo.entities import Privacy
 from semaforo.entities.units import show_dollars, show_duration
 from semaforo.errors import InvalidRequest, ModelFailed, nearest
-from semaforo.jobs.evaluate import Grade, examined, grade
+from semaforo.jobs.evaluate import Grade, examined, grade, with_steps
 from semaforo.jobs.exam import Exam, read_exam
 from semaforo.observe.explain import short
 from semaforo.repository import Measured, measured, note, sha256_of
@@ -102,8 +102,9 @@ async def _grade_all(plan: Blueprint, catalog: Catalog, exam: Exam, privacy: Pri
     engine = engine_for(None, 16, plan.secrets)
     grades = []
     try:
-        async with loading(engine, len(catalog.variants)):
-            await engine.start(catalog)
+        whole = with_steps(plan.catalog, catalog)
+        async with loading(engine, len(whole.variants)):
+            await engine.start(whole)
         with bar() as progress:
             for variant in catalog.variants.values():
                 row = progress.add_task(short(variant.id), total=exam.rows)

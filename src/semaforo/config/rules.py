@@ -5,10 +5,11 @@ The rules, in the order they are checked:
 1. One name means one thing: a task, a model or an alias; an alias points at a task or a model.
 2. Every model serves a task that exists; every task is served by a model, and says what goes in and out: as
    its kind has agreed, where that is one that OpenAI's routes offer.
-3. A model comes from exactly one of `source`, `url` and `python`, and each brings its own keys.
+3. A model comes from exactly one of `source`, `url`, `python` and `graph`, and each brings its own keys.
 4. A preference is written one way, with the keys of that way.
 5. Devices exist; classes of data leave no gap; labels count the classes.
 6. Webhooks are urls, and signed.
+7. A step of a graph does one thing, and has the keys of that.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from semaforo.config.graphs import STEP_KEYS, GraphSettings
 from semaforo.config.settings import FleetSettings, ModelSettings, PreferSettings, TaskSettings
 from semaforo.config.tensors import tensors_of
 from semaforo.entities import Privacy, devices_of
@@ -108,12 +110,14 @@ def _model(
     task = fleet.tasks.get(model.task)
     if task is None:  # rule 2
         say((*here, "task"), f"no task is named '{model.task}'.{nearest(model.task, fleet.tasks)}")
-    origins = [key for key in ("source", "url", "python") if getattr(model, key)]  # rule 3
+    origins = [key for key in ("source", "url", "python", "graph") if getattr(model, key)]  # rule 3
     if len(origins) != 1:
         say(here, "says both " + " and ".join(origins) + ": keep one" if origins
-            else "has no `source`, `url` or `python`: say where the model is")  # fmt: skip
+            else "has no `source`, `url`, `python` or `graph`: say where the model is")  # fmt: skip
         return
     _origin(here, origins[0], model, task, given, say)
+    if model.graph is not None:
+        _graph((*here, "graph"), model.graph, given, say)
     devices = {("device",): model.device} | {
         ("variants", key, "device"): variant.device
         for key, variant in model.variants.items()
@@ -128,6 +132,22 @@ def _model(
             (*here, "sees"),
             f"leaves out '{missing.name.lower()}', which is less private than the rest: add it",
         )
+
+
+def _graph(
+    here: tuple[str, ...], graph: GraphSettings, given: Callable[[tuple[str, ...]], bool], say: Say
+) -> None:  # rule 7
+    for name, step in graph.steps.items():
+        at = (*here, "steps", name)
+        kinds = [kind for kind in STEP_KEYS if getattr(step, kind)]
+        if len(kinds) != 1:
+            say(at, "says both " + " and ".join(kinds) + ": keep one" if kinds
+                else "has no `ask`, `call`, `fuse` or `loop`: say what the step does")  # fmt: skip
+            continue
+        for kind, keys in STEP_KEYS.items():
+            for key in keys:
+                if kind != kinds[0] and key not in STEP_KEYS[kinds[0]] and given((*at, key)):
+                    say((*at, key), f"means nothing for a step with `{kinds[0]}`: leave it out")
 
 
 def _devices(here: tuple[str, ...], group: tuple[str, ...], fleet: FleetSettings, say: Say) -> None:
@@ -151,6 +171,21 @@ def _origin(
     wrong = {
         "source": ("key", "context", "capabilities", "stream", "cost"),
         "python": ("key", "version", "versions", "cost"),
+        "graph": (
+            "key",
+            "version",
+            "versions",
+            "cost",
+            "isolation",
+            "interpreter",
+            "device",
+            "adapter",
+            "options",
+            "max_batch",
+            "variants",
+            "runtime",
+            "replicas",
+        ),
         "url": (
             "version",
             "versions",

@@ -16,23 +16,14 @@ import msgspec
 from semaforo.config import forms
 from semaforo.config.deferred import DeferredSettings
 from semaforo.config.forms import Key, word, words
+from semaforo.config.graphs import GraphSettings
 from semaforo.config.server import ServerSettings
-from semaforo.entities import TensorSpec
+from semaforo.config.tensor import TensorSettings
 from semaforo.entities.interface import INTERFACES
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     SHORT: ClassVar[str] = ""
-
-
-class TensorSettings(_Settings, frozen=True, kw_only=True):
-    """One tensor of a task: ``fp32[64]``, or a mapping where there is more to say."""
-
-    SHORT: ClassVar[str] = "type"
-
-    type: Annotated[TensorSpec, Key("Type and shape of one row; `?` = any size.", forms.TENSOR)]
-    labels: Annotated[tuple[str, ...], Key("Names of the classes that the tensor scores or counts.")] = ()
-    optional: Annotated[bool, Key("Whether a request may leave it out.")] = False
 
 
 class PreferSettings(_Settings, frozen=True, kw_only=True):
@@ -111,7 +102,7 @@ class VariantSettings(_Settings, frozen=True, kw_only=True):
 
 
 class ModelSettings(_Settings, frozen=True, kw_only=True):
-    """A model that serves a task: from a folder, behind a url, or a Python function."""
+    """A model that serves a task: from a folder, behind a url, a Python function, or a graph of other models."""
 
     task: Annotated[str, Key("Task it serves.")]
     source: Annotated[str, Key("Folder with `<version>/<file>`, or a file; seen from the fleet file.")] = ""
@@ -120,6 +111,7 @@ class ModelSettings(_Settings, frozen=True, kw_only=True):
         str,
         Key("`module:function` or `file.py:function`, looked for beside the fleet file first.", forms.IMPORT),
     ] = ""
+    graph: Annotated[GraphSettings | None, Key("Other models that it is made of.")] = None
     runtime: Annotated[str, Key(
         "Name of the runtime; found from the file's suffix, `python`, or `url` (openai) where left out.",
     )] = ""  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from semaforo.config.settings import FleetSettings, TaskSettings, TensorSettings
+from semaforo.config.settings import FleetSettings, TaskSettings
+from semaforo.config.tensor import TensorSettings
 from semaforo.entities import TensorSpec
 from semaforo.entities.interface import INTERFACES
 
@@ -29,7 +30,4 @@ def from_upstreams(name: str, fleet: FleetSettings) -> bool:
 
 
 def _stated(tensors: dict[str, TensorSettings]) -> Tensors:
-    return tuple(
-        TensorSpec(name, tensor.type.dtype, tensor.type.shape, tensor.optional, tensor.labels)
-        for name, tensor in tensors.items()
-    )
+    return tuple(tensor.spec(name) for name, tensor in tensors.items())

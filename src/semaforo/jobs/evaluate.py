@@ -22,6 +22,7 @@ from semaforo.entities import Contract, Priority, Privacy, Ref, Request, StreamP
 from semaforo.entities.tensor import shape_key
 from semaforo.errors import ModelFailed, NotFound, NotReady, SemaforoError, nearest
 from semaforo.features import chat_needs, chat_tokens
+from semaforo.graph.graph import RUNTIME, Graph
 from semaforo.jobs.exam import Exam
 from semaforo.observe.quality import Quality
 from semaforo.wire.openai import parse_chat
@@ -87,6 +88,30 @@ def examined(catalog: Catalog, target: str, model: str = "", variant: str = "") 
         templates={i: catalog.templates[i] for i in ids},
         scaling={i: Scaling(1, 1) for i in ids},
         in_service={v.model: v.version for v in found},
+    )
+
+
+def with_steps(catalog: Catalog, part: Catalog) -> Catalog:
+    """Return a part of a catalog with all that its graphs ask, and what those ask in turn."""
+    ids, tasks = dict.fromkeys(part.variants), dict(part.tasks)
+    waiting = list(ids)
+    while waiting:
+        template = catalog.templates[waiting.pop()]
+        if template.runtime != RUNTIME:
+            continue
+        for step in msgspec.convert(template.options["graph"], Graph).steps:
+            for variant in catalog.resolve(step.target) if step.kind in ("ask", "loop") else ():
+                tasks.setdefault(variant.task, catalog.tasks[variant.task])
+                if variant.id not in ids:
+                    ids[variant.id] = None
+                    waiting.append(variant.id)
+    return Catalog(
+        tasks=tasks,
+        variants={i: catalog.variants[i] for i in ids},
+        templates={i: catalog.templates[i] for i in ids},
+        scaling={i: part.scaling.get(i, Scaling(1, 1)) for i in ids},
+        aliases=catalog.aliases,
+        in_service={catalog.variants[i].model: catalog.variants[i].version for i in ids} | part.in_service,
     )
 
 

@@ -31,6 +31,11 @@ class Answer(msgspec.Struct):
         """Whether the request was answered."""
         return self.finish.outcome == "done"
 
+    @property
+    def without(self) -> tuple[str, ...]:
+        """What the answer of a graph had to do without, each with the reason."""
+        return self.result.without if self.result is not None else ()
+
     def error(self) -> SemaforoError:
         """Return the error of a request that was not answered, ready to be raised."""
         return error_from(

@@ -28,7 +28,7 @@ from semaforo.core.events import (
 )
 from semaforo.entities import ReplicaSpec, ReplicaView
 from semaforo.errors import SemaforoError
-from semaforo.live.handle import Handle, Sink, Started
+from semaforo.live.handle import Handle, Hurried, Sink, Started
 
 log = logging.getLogger("semaforo.fleet")
 
@@ -71,6 +71,7 @@ class Crew:
         grace_s: float = 30.0,
     ) -> None:
         self.handles: dict[str, Handle] = {}
+        self.inline: list[Hurried] = []
         self.started: dict[str, Started] = {}
         self.grace_s = grace_s
         self._factory = factory
@@ -107,6 +108,7 @@ class Crew:
         else:
             self.handles[spec.id] = handle
             self.started[spec.id] = started
+            self._note_inline()
             inline = started.isolation == "inline"
             view = ReplicaView(
                 spec.id,
@@ -148,11 +150,15 @@ class Crew:
             del self._idle[replica]
             if self.handles.pop(replica, None) is not None:
                 self.started.pop(replica, None)
+                self._note_inline()
                 self._tell(ReplicaGone(replica, "stopped"))
                 await handle.stop(min(grace_s, 5.0))
         self._stopping.pop(replica, None)
         self._control(ReplicaStopped(replica))
         self._news.set()
+
+    def _note_inline(self) -> None:
+        self.inline = [handle for handle in self.handles.values() if isinstance(handle, Hurried)]
 
     def drained(self, replica: str) -> None:
         """Note that the dispatcher says a draining replica is idle."""

@@ -34,13 +34,17 @@ from semaforo.core.events import (
 )
 from semaforo.entities import Priority, ReplicaSpec, Request
 from semaforo.errors import NotFound
+from semaforo.graph import graph
 from semaforo.live.answer import Answer, Waiter
+from semaforo.live.conductor import Asked
 from semaforo.live.crew import Crew, ReplicaStatus
+from semaforo.live.graph_replica import GraphReplica
 from semaforo.live.handle import Handle, Sink
 from semaforo.live.inbox import Inbox
 from semaforo.live.journal import JournalWriter
 from semaforo.live.load import LoadMeter
 from semaforo.live.operations import Operations
+from semaforo.live.sessions import Sessions
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.metrics import Metrics
@@ -74,6 +78,7 @@ class Engine:
         self._journal_path = journal
         self._journal: JournalWriter | None = None
         self._factory = handles
+        self._sessions = Sessions(time.monotonic)
         self._payloads: dict[str, Payload] = {}
         self._waiters: dict[str, Callable[[Answer], None]] = {}
         self._inbox = Inbox(self._dispatcher.state, self._tell, self._lost)
@@ -107,7 +112,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         # Not the loop's clock: uvloop's moves in steps of a millisecond.
         self._clock = time.monotonic
-        self._crew = Crew(self._factory, self._inbox, self._tell, self._control)
+        self._crew = Crew(self._handle, self._inbox, self._tell, self._control)
         self.operations = Operations(
             self._dispatcher.state, self._controller, self._crew, self._control, self.ready
         )
@@ -195,6 +200,42 @@ class Engine:
     def cancel(self, request_id: str) -> None:
         """Stop a request, waiting or running, and the steps it has caused; unknown ids are ignored."""
         self._tell(Cancelled(request_id))
+
+    # --- what graphs ask (`Conductor`) -----------------------------------------------------------------
+
+    def now(self) -> float:
+        """Return the monotonic second that events are dated with."""
+        return self._clock()
+
+    def asked(self, batch: int) -> Asked | None:
+        """Return the request that a batch of one answers; None where nobody waits for it any more."""
+        state = self._dispatcher.state
+        running = state.batches.get(batch)
+        job = state.jobs.get(running.members[0]) if running is not None else None
+        return None if job is None else Asked(job.request, job.deadline)
+
+    def hurry(self) -> None:
+        """Run what waits for the loop's next round now; not to be called from within an effect."""
+        for handle in self._crew.inline:
+            handle.hurry()
+
+    def predicted_s(self, target: str, rows: int) -> float:
+        """Return the seconds a target takes for so many rows, by its slowest variant in service."""
+        books = self._dispatcher.state.variants
+        try:
+            found = [books[v.id] for v in self.catalog.resolve(target) if v.id in books and books[v.id].ready]
+        except NotFound:
+            return 0.0
+        return max((b.stream_s or b.fit.seconds(rows) for b in found), default=0.0)
+
+    def lost(self, request_id: str, without: tuple[str, ...]) -> None:
+        """Keep what the answer to a request had to do without, to be explained."""
+        self.ring.lost(request_id, without)
+
+    def _handle(self, spec: ReplicaSpec, sink: Sink) -> Handle:
+        if spec.runtime == graph.RUNTIME:
+            return GraphReplica(spec, self._inbox, self, self._sessions)
+        return self._factory(spec, sink)
 
     def decide(self, request: Request) -> Decided:
         """Return the decision a request would meet now, without running it.

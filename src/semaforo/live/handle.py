@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -90,4 +90,13 @@ class Handle(Protocol):
 
     async def stop(self, grace_s: float) -> None:
         """End the replica, by force after `grace_s` seconds."""
+        ...
+
+
+@runtime_checkable
+class Hurried(Protocol):
+    """A handle whose batches wait for the loop's next round."""
+
+    def hurry(self) -> None:
+        """Run them now; not to be called from within an effect."""
         ...

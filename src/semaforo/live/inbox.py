@@ -59,14 +59,28 @@ class Inbox:
         running = self._state.batches.get(batch)
         if running is None:
             return
-        failed: list[tuple[str, str, str]] = []
+        failed: list[tuple[str, str, str, float]] = []
         for member, result in zip(running.members, results, strict=True):
             if isinstance(result, Tensors):
                 if member in self._state.jobs:
                     self.results[member] = result
             else:
-                failed.append((member, result.code, result.message))
+                failed.append((member, result.code, result.message, result.retry_after_s or 0.0))
         self._tell(BatchDone(batch, service_s, failed=tuple(failed)))
+
+    def graph_done(self, batch: int, result: Tensors | SemaforoError, service_s: float, cost: float) -> None:
+        """See `GraphSink`."""
+        running = self._state.batches.get(batch)
+        if running is None:
+            return
+        (member,) = running.members
+        failed: tuple[tuple[str, str, str, float], ...] = ()
+        if isinstance(result, SemaforoError):
+            failed = ((member, result.code, result.message, result.retry_after_s or 0.0),)
+        elif member in self._state.jobs and batch not in self._stream_of:
+            self.results[member] = result
+        self._forget(batch)
+        self._tell(BatchDone(batch, service_s, failed=failed, cost=cost))
 
     def chunk(self, batch: int, chunk: ChatChunk) -> None:
         """See `Sink`."""

@@ -9,9 +9,9 @@ _MOST = 4096
 
 
 class ServedHeaders:
-    """Makes ``semaforo-model``, ``-version``, ``-variant``, ``-replica`` and ``-request-id``.
+    """Makes ``semaforo-model``, ``-version``, ``-variant``, ``-replica``, ``-without`` and ``-request-id``.
 
-    All but the last are the same for every answer of a replica, so they are made once for each.
+    All but the last two are the same for every answer of a replica, so they are made once for each.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,10 @@ class ServedHeaders:
 
     def of(self, answer: Answer, request_id: str) -> Headers:
         """Return the headers of an answer."""
-        return (*self.who(answer), (b"semaforo-request-id", request_id.encode("ascii")))
+        own = (b"semaforo-request-id", request_id.encode("ascii"))
+        if answer.without:
+            return (*self.who(answer), (b"semaforo-without", shown(answer.without).encode("ascii")), own)
+        return (*self.who(answer), own)
 
     def who(self, answer: Answer) -> tuple[tuple[bytes, bytes], ...]:
         """Return the headers that do not depend on the request."""
@@ -37,6 +40,11 @@ class ServedHeaders:
             )
             self._known[replica] = known
         return known
+
+
+def shown(without: tuple[str, ...]) -> str:
+    """Return what an answer had to do without as one header or one value of metadata."""
+    return _plain("; ".join(without)).decode("ascii")
 
 
 def _plain(value: str) -> bytes:

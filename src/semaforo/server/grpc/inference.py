@@ -27,7 +27,7 @@ from semaforo.server.http import HttpResponse
 from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.identity import Principal, tenant_of
 from semaforo.server.prompt import chat_of, text_of
-from semaforo.server.served import ServedHeaders
+from semaforo.server.served import ServedHeaders, shown
 from semaforo.server.work import work_of
 from semaforo.wire.contract import Asked, read_contract
 from semaforo.wire.inference_messages import ModelInferRequest
@@ -163,7 +163,10 @@ class Inference:
             if len(self._metadata) >= _MOST_TARGETS:
                 self._metadata.clear()
             known = self._metadata[replica] = _plain(self._served.who(answer))
-        return (*known, ("semaforo-request-id", request_id))
+        own = ("semaforo-request-id", request_id)
+        if answer.without:
+            return (*known, ("semaforo-without", shown(answer.without)), own)
+        return (*known, own)
 
     async def _answer(self, job: Job) -> tuple[Answer, Any]:
         if isinstance(job.payload, Chat):
