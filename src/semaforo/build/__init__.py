@@ -1,0 +1,16 @@
+"""The one place that wires objects together: a fleet file becomes a catalog, and a catalog a running fleet."""
+
+from semaforo.build.catalog import Blueprint, Secrets, blueprint, catalog_of, task_type
+from semaforo.build.engine import engine_for, handles
+from semaforo.build.front import server_settings
+
+__all__ = [
+    "Blueprint",
+    "Secrets",
+    "blueprint",
+    "catalog_of",
+    "engine_for",
+    "handles",
+    "server_settings",
+    "task_type",
+]

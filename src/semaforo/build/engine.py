@@ -1,0 +1,36 @@
+"""A running fleet of a catalog: the engine, and the handles that host its replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from semaforo.build.catalog import Secrets
+from semaforo.entities import ReplicaSpec
+
+if TYPE_CHECKING:
+    from semaforo.live.engine import Engine
+    from semaforo.live.handle import Handle, Sink
+
+
+def handles(secrets: Secrets | None = None) -> Callable[[ReplicaSpec, Sink], Handle]:
+    """Return the factory of what hosts replicas: inline, in threads, in processes, or remote."""
+    from semaforo.live.handles import handle_for
+
+    def handle_with(spec: ReplicaSpec, sink: Sink) -> Handle:
+        hidden = (secrets or {}).get(spec.variant)
+        if hidden:
+            spec = msgspec.structs.replace(spec, options={**spec.options, **hidden})
+        return handle_for(spec, sink)
+
+    return handle_with
+
+
+def engine_for(journal: Path | None = None, ring: int = 4096, secrets: Secrets | None = None) -> Engine:
+    """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``."""
+    from semaforo.live.engine import Engine
+
+    return Engine(handles(secrets), journal=journal, explain_ring=ring)
