@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
+from semaforo.build.graphs import graph_of, graph_problems, imported
 from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, ModelSettings, Problem, TaskSettings, VariantSettings, load_fleet
 from semaforo.config.settings import PreferSettings
-from semaforo.build.graphs import graph_of, graph_problems, imported
 from semaforo.config.tensors import from_upstreams, tensors_of
 from semaforo.entities import (
     BatchProfile,

@@ -57,16 +57,18 @@ def graph_problems(file: FleetFile, catalog: Catalog) -> list[Problem]:
     return problems
 
 
-def _circle(
-    name: str, graphs: dict[str, Graph], catalog: Catalog, path: tuple[str, ...]
-) -> tuple[str, ...]:
+def _circle(name: str, graphs: dict[str, Graph], catalog: Catalog, path: tuple[str, ...]) -> tuple[str, ...]:
     for step in graphs[name].steps:
         if step.kind not in ("ask", "loop"):
             continue
         for model in _models(step.target, catalog):
             if model == path[0]:
                 return (*path, model)
-            if model in graphs and model not in path and (found := _circle(model, graphs, catalog, (*path, model))):
+            if (
+                model in graphs
+                and model not in path
+                and (found := _circle(model, graphs, catalog, (*path, model)))
+            ):
                 return found
     return ()
 
@@ -117,7 +119,9 @@ def _fitted(path: Path) -> Any:
     try:
         return msgspec.json.decode(path.read_bytes())
     except OSError as error:
-        raise ArtefactError(f"{path}: {error.strerror}; it holds what semaforo.graph.fusion.fitting.fit returns, as JSON") from None
+        raise ArtefactError(
+            f"{path}: {error.strerror}; it holds what semaforo.graph.fusion.fitting.fit returns, as JSON"
+        ) from None
     except msgspec.DecodeError as error:
         raise ArtefactError(f"{path}: is no JSON: {error}") from None
 
