@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Deferred,
         Fleet,
         FleetAnswer,
+        Graph,
         model,
     )
     from semaforo.errors import SemaforoError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncDeferred", "AsyncFleet", "ChatStream", "Client",
-    "Deferred", "Fleet", "FleetAnswer", "SemaforoError", "__version__", "model",
+    "Deferred", "Fleet", "FleetAnswer", "Graph", "SemaforoError", "__version__", "model",
 ]  # fmt: skip
 
 _HOME = dict.fromkeys(__all__, "semaforo.api") | {"SemaforoError": "semaforo.errors"}

@@ -8,9 +8,10 @@ from semaforo.api.client import Client
 from semaforo.api.deferred import AsyncDeferred, Deferred
 from semaforo.api.fleet import Fleet
 from semaforo.api.function import model
+from semaforo.api.graph import Graph
 from semaforo.api.surface import AnyAsyncFleet, AnyFleet
 
 __all__ = [
     "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncDeferred", "AsyncFleet", "ChatStream", "Client",
-    "Deferred", "Fleet", "FleetAnswer", "model",
+    "Deferred", "Fleet", "FleetAnswer", "Graph", "model",
 ]  # fmt: skip

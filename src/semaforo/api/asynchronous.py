@@ -11,8 +11,9 @@ from semaforo.api.answer import FleetAnswer, Served, Story
 from semaforo.api.chat import AsyncChat
 from semaforo.api.contract import contract_of
 from semaforo.api.function import catalog_of_functions
+from semaforo.api.graph import Graph
 from semaforo.api.inputs import outputs_of, tensors_of
-from semaforo.build import Secrets, blueprint, engine_for
+from semaforo.build import Secrets, blueprint, engine_for, with_graphs
 from semaforo.catalog import Catalog
 from semaforo.core.effects import Decided
 from semaforo.entities import Contract, Request, TaskType
@@ -50,33 +51,38 @@ class AsyncFleet:
         self._running = False
 
     @classmethod
-    def open(cls, path: str | Path | None = None, *, journal: bool = True) -> Self:
+    def open(
+        cls, path: str | Path | None = None, *, graphs: Sequence[Graph] = (), journal: bool = True
+    ) -> Self:
         """Return the fleet of a fleet file, or of all functions under ``@semaforo.model``.
 
         Args:
             path: The fleet file.
+            graphs: Graphs of its models, built here.
             journal: Whether the file's journal is written; not where a server of the same file writes it.
 
         Raises:
             FleetFileError: What is wrong with the file, all of it.
+            ConfigError: What is wrong with the graphs, all of it.
         """
         if path is None:
-            return cls.of()
+            return cls.of(graphs=graphs)
         plan = blueprint(path)
         written = plan.journal if journal else None
         if written is not None and locked(written):
             log.warning("the journal %s is being written by another fleet: this one keeps none", written)
             written = None
-        return cls(plan.catalog, journal=written, ring=plan.ring, secrets=plan.secrets)
+        catalog = with_graphs(plan.catalog, [graph.served() for graph in graphs])
+        return cls(catalog, journal=written, ring=plan.ring, secrets=plan.secrets)
 
     @classmethod
-    def of(cls, *functions: Callable[..., Any]) -> Self:
-        """Return the fleet of these functions, each under ``@semaforo.model``.
+    def of(cls, *functions: Callable[..., Any], graphs: Sequence[Graph] = ()) -> Self:
+        """Return the fleet of these functions, each under ``@semaforo.model``, and of graphs of them.
 
         Raises:
-            ConfigError: A function is no model, or two of one task do not fit together.
+            ConfigError: A function is no model, two of one task do not fit together, or a graph does not fit them.
         """
-        return cls(catalog_of_functions(functions))
+        return cls(with_graphs(catalog_of_functions(functions), [graph.served() for graph in graphs]))
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -16,6 +16,7 @@ import uvloop
 from semaforo.api.answer import FleetAnswer
 from semaforo.api.asynchronous import AsyncFleet
 from semaforo.api.chat import AsyncChat, ChatStream
+from semaforo.api.graph import Graph
 from semaforo.core.effects import Decided
 from semaforo.entities import TaskType
 from semaforo.errors import NotReady
@@ -33,26 +34,30 @@ class Fleet:
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def open(cls, path: str | Path | None = None, *, journal: bool = True) -> Self:
+    def open(
+        cls, path: str | Path | None = None, *, graphs: Sequence[Graph] = (), journal: bool = True
+    ) -> Self:
         """Return the fleet of a fleet file, or of all functions under ``@semaforo.model``.
 
         Args:
             path: The fleet file.
+            graphs: Graphs of its models, built here.
             journal: Whether the file's journal is written; not where a server of the same file writes it.
 
         Raises:
             FleetFileError: What is wrong with the file, all of it.
+            ConfigError: What is wrong with the graphs, all of it.
         """
-        return cls(AsyncFleet.open(path, journal=journal))
+        return cls(AsyncFleet.open(path, graphs=graphs, journal=journal))
 
     @classmethod
-    def of(cls, *functions: Callable[..., Any]) -> Self:
-        """Return the fleet of these functions, each under ``@semaforo.model``.
+    def of(cls, *functions: Callable[..., Any], graphs: Sequence[Graph] = ()) -> Self:
+        """Return the fleet of these functions, each under ``@semaforo.model``, and of graphs of them.
 
         Raises:
-            ConfigError: A function is no model, or two of one task do not fit together.
+            ConfigError: A function is no model, two of one task do not fit together, or a graph does not fit them.
         """
-        return cls(AsyncFleet.of(*functions))
+        return cls(AsyncFleet.of(*functions, graphs=graphs))
 
     def __enter__(self) -> Self:
         self.start()

@@ -74,8 +74,8 @@ def model(
         title = name or function.__name__
         if not NAME.fullmatch(title):
             raise ConfigError(f"'{title}' is no name for a model: give one by name=")
-        taken = _declared(inputs, title) if inputs is not None else _annotated_inputs(function, title)
-        given = _declared(outputs, title) if outputs is not None else _annotated_output(function, title)
+        taken = declared(inputs, title) if inputs is not None else _annotated_inputs(function, title)
+        given = declared(outputs, title) if outputs is not None else annotated_output(function, title)
         kind = TaskType(task, inputs=taken, outputs=given)
         identity = f"{title}/1/default"
         _MODELS[title] = FunctionModel(
@@ -157,13 +157,18 @@ def _source(function: Callable[..., Any], title: str, isolation: str) -> str:
     return register(title, function)
 
 
-def _declared(tensors: Mapping[str, str], title: str) -> tuple[TensorSpec, ...]:
+def declared(tensors: Mapping[str, str], title: str) -> tuple[TensorSpec, ...]:
+    """Read tensors as they are declared, such as ``{"x": "fp32[3]"}``; `title` is who declares them.
+
+    Raises:
+        ConfigError: One cannot be read.
+    """
     found = []
     for name, text in tensors.items():
         try:
             spec = TENSOR.read(Node(0, text, text))
         except InvalidRequest as error:
-            raise ConfigError(f"model {title}, tensor '{name}': {error}") from None
+            raise ConfigError(f"{title}, tensor '{name}': {error}") from None
         found.append(msgspec.structs.replace(spec, name=name))
     return tuple(found)
 
@@ -176,7 +181,12 @@ def _annotated_inputs(function: Callable[..., Any], title: str) -> tuple[TensorS
     return tuple(_annotated(name, hints.get(name), title) for name in names)
 
 
-def _annotated_output(function: Callable[..., Any], title: str) -> tuple[TensorSpec, ...]:
+def annotated_output(function: Callable[..., Any], title: str) -> tuple[TensorSpec, ...]:
+    """Return what a function gives by its annotation: one tensor, ``output``.
+
+    Raises:
+        ConfigError: The annotation says no rows of a type.
+    """
     return (_annotated("output", get_type_hints(function).get("return"), title),)
 
 
@@ -188,7 +198,7 @@ def _annotated(name: str, hint: Any, title: str) -> TensorSpec:
         inner = get_args(inner)[0]
     if inner not in _DTYPES:
         raise ConfigError(
-            f"model {title}, '{name}': the annotation {_named(hint)} says no rows of a type; write list[str], "
+            f"{title}, '{name}': the annotation {_named(hint)} says no rows of a type; write list[str], "
             f"list[float], list[int] …, or declare it: {'outputs' if name == 'output' else 'inputs'}="
             f"{{'{name}': 'fp32[64]'}}"
         )

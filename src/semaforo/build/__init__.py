@@ -3,9 +3,11 @@
 from semaforo.build.catalog import Blueprint, Secrets, blueprint, catalog_of, task_type
 from semaforo.build.engine import engine_for, handles
 from semaforo.build.front import server_settings
+from semaforo.build.graphs import Built, with_graphs
 
 __all__ = [
     "Blueprint",
+    "Built",
     "Secrets",
     "blueprint",
     "catalog_of",
@@ -13,4 +15,5 @@ __all__ = [
     "handles",
     "server_settings",
     "task_type",
+    "with_graphs",
 ]

@@ -63,12 +63,13 @@ class Blueprint(msgspec.Struct, frozen=True):
     secrets: Secrets
 
 
-def blueprint(path: str | Path, *, noted: bool = True) -> Blueprint:
+def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> Blueprint:
     """Read a fleet file and look at every artefact it names.
 
     Args:
         path: The fleet file.
         noted: Whether what was measured of an artefact counts, so that one which has changed since is refused.
+        fitted: Whether what graphs are to be fitted by must be there; else a missing file stands for nothing yet.
 
     Raises:
         FleetFileError: All that is wrong, a line for each.
@@ -76,7 +77,7 @@ def blueprint(path: str | Path, *, noted: bool = True) -> Blueprint:
     file = load_fleet(path)
     settings = file.settings
     journal = file.folder / settings.journal if settings.journal else None
-    catalog = catalog_of(file, noted=noted)
+    catalog = catalog_of(file, noted=noted, fitted=fitted)
     return Blueprint(catalog, file, journal, settings.explain.ring, _secrets(file, catalog))
 
 
@@ -93,8 +94,8 @@ def _secrets(file: FleetFile, catalog: Catalog) -> Secrets:
     return found
 
 
-def catalog_of(file: FleetFile, *, noted: bool = True) -> Catalog:
-    """Turn settings into a catalog, with digests of all artefacts; `noted` as in `blueprint`.
+def catalog_of(file: FleetFile, *, noted: bool = True, fitted: bool = True) -> Catalog:
+    """Turn settings into a catalog, with digests of all artefacts; `noted` and `fitted` as in `blueprint`.
 
     Raises:
         FleetFileError: Artefacts are missing, damaged or unreadable.
@@ -121,7 +122,7 @@ def catalog_of(file: FleetFile, *, noted: bool = True) -> Catalog:
             for title, variant in (model.variants or {_DEFAULT: VariantSettings()}).items():
                 try:
                     entry = _Entry(
-                        file, name, model, tasks[model.task], version, title, variant, folder, noted
+                        file, name, model, tasks[model.task], version, title, variant, folder, noted, fitted
                     )
                 except ArtefactError as error:
                     key = (
@@ -193,10 +194,12 @@ class _Entry:
         variant: VariantSettings,
         folder: ModelFolder | None,
         noted: bool,
+        fitted: bool,
     ) -> None:
         self.id = f"{name}/{version}/{title}"
         self._file, self._name, self._model, self._task = file, name, model, task
         self._version, self._title, self._variant = version, title, variant
+        self._fitted = fitted
         self._device = variant.device or model.device
         self._artefact = folder.file(version, variant.file) if folder else None
         self._note = measured(self._artefact) if self._artefact and noted else None
@@ -237,7 +240,7 @@ class _Entry:
         options = {name: value for name, value in options.items() if name not in _SECRET}
         runtime = self._runtime
         if model.graph is not None:
-            graph = graph_of(self._name, self._task.name, model.graph, self._file.folder)
+            graph = graph_of(self._name, self._task.name, model.graph, self._file.folder, fitted=self._fitted)
             options |= {
                 "graph": msgspec.to_builtins(graph),
                 "in_flight": model.graph.in_flight,

@@ -1,29 +1,37 @@
-"""Graphs of a fleet file: its settings become values, and what is wrong with them is named with line and key."""
+"""Graphs of a fleet: settings of its file become values, and what is wrong with them is named with line and key."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from semaforo.catalog import Catalog
+from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, Problem
 from semaforo.config.graphs import GraphSettings, StepSettings
-from semaforo.errors import ArtefactError
+from semaforo.entities import BatchProfile, ReplicaSpec, StreamProfile, Variant
+from semaforo.errors import ArtefactError, ConfigError, nearest
 from semaforo.graph.check import check
 from semaforo.graph.graph import RUNTIME, Graph, Kind, Step
 
 _KINDS: tuple[Kind, ...] = ("ask", "call", "fuse", "loop")
 
 
-def graph_of(name: str, task: str, settings: GraphSettings, folder: Path) -> Graph:
+def graph_of(name: str, task: str, settings: GraphSettings, folder: Path, *, fitted: bool = True) -> Graph:
     """Return the graph that settings amount to.
+
+    Args:
+        name, task: Of the model that it is.
+        settings: Its settings.
+        folder: Where the fleet file is.
+        fitted: Whether what is to be fitted must have been; else a missing file stands for nothing yet.
 
     Raises:
         ArtefactError: A file that it names cannot be read.
     """
-    steps = tuple(_step(title, step, folder) for title, step in settings.steps.items())
+    steps = tuple(_step(title, step, folder, fitted) for title, step in settings.steps.items())
     return Graph(
         name=name,
         task=task,
@@ -36,25 +44,86 @@ def graph_of(name: str, task: str, settings: GraphSettings, folder: Path) -> Gra
 
 def graph_problems(file: FleetFile, catalog: Catalog) -> list[Problem]:
     """Return all that is wrong with the graphs of a fleet file, nesting in circles included."""
-    problems: list[Problem] = []
+    return [file.problem(("models", name, "graph", *key), text) for name, key, text in _problems(catalog)]
+
+
+class Built(msgspec.Struct, frozen=True):
+    """A graph that was built in Python, and how it is served.
+
+    Attributes:
+        graph: The graph.
+        in_flight: Requests of it that run at once.
+        forget_s: Seconds for which a session that is not used is remembered.
+        quality: 0…1 in the task's metric, None = not known.
+    """
+
+    graph: Graph
+    in_flight: int = 256
+    forget_s: float = 600.0
+    quality: float | None = None
+
+
+def with_graphs(catalog: Catalog, graphs: Sequence[Built]) -> Catalog:
+    """Return a catalog that serves these graphs, too.
+
+    Raises:
+        ConfigError: Their names or types do not fit the catalog; all that is wrong is told.
+    """
+    tasks = catalog.tasks
+    variants, templates = dict(catalog.variants), dict(catalog.templates)
+    scaling, in_service = dict(catalog.scaling), dict(catalog.in_service)
+    for built in graphs:
+        graph = built.graph
+        if graph.task not in tasks:
+            hint = nearest(graph.task, tasks)
+            raise ConfigError(
+                f"graph {graph.name} serves '{graph.task}', which is no task of the fleet.{hint}"
+            )
+        if graph.name in tasks or graph.name in in_service or graph.name in catalog.aliases:
+            raise ConfigError(f"'{graph.name}' is in the fleet already: give the graph another name")
+        task, identity = tasks[graph.task], f"{graph.name}/1/default"
+        variants[identity] = Variant(
+            identity, graph.name, "1", "default", graph.task, quality=built.quality,
+            profile=StreamProfile(slots=built.in_flight) if task.kind == "chat" else BatchProfile(0.001, 0.001),
+            max_rows=1, kind=task.kind,
+        )  # fmt: skip
+        templates[identity] = ReplicaSpec(
+            "", identity, RUNTIME, "", max_rows=1, task=graph.task,
+            inputs=tuple(msgspec.to_builtins(spec) for spec in task.inputs),
+            outputs=tuple(msgspec.to_builtins(spec) for spec in task.outputs),
+            options={
+                "graph": msgspec.to_builtins(graph), "in_flight": built.in_flight, "forget_s": built.forget_s,
+            },
+        )  # fmt: skip
+        scaling[identity], in_service[graph.name] = Scaling(1, 1), "1"
+    whole = msgspec.structs.replace(
+        catalog, variants=variants, templates=templates, scaling=scaling, in_service=in_service
+    )
+    wrong = [f"graph {name}: {'.'.join(key)}: {text}" for name, key, text in _problems(whole)]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return whole
+
+
+def _problems(catalog: Catalog) -> list[tuple[str, tuple[str, ...], str]]:
+    """Return what is wrong: graph, keys under it, and the text."""
+    found: list[tuple[str, tuple[str, ...], str]] = []
     graphs: dict[str, Graph] = {}
     for variant_id, template in catalog.templates.items():
         if template.runtime != RUNTIME:
             continue
         graph = msgspec.convert(template.options["graph"], Graph)
-        here = ("models", graph.name, "graph")
 
-        def say(key: tuple[str, ...], message: str, here: tuple[str, ...] = here) -> None:
-            problems.append(file.problem((*here, *key), message))
+        def say(key: tuple[str, ...], message: str, name: str = graph.name) -> None:
+            found.append((name, key, message))
 
         graphs[graph.name] = graph
         check(graph, catalog.tasks[catalog.variants[variant_id].task], catalog.task_of, say)
     for name in graphs:
         circle = _circle(name, graphs, catalog, (name,))
         if circle:
-            text = f"asks itself: {' → '.join(circle)}"
-            problems.append(file.problem(("models", name, "graph"), text))
-    return problems
+            found.append((name, (), f"asks itself: {' → '.join(circle)}"))
+    return found
 
 
 def _circle(name: str, graphs: dict[str, Graph], catalog: Catalog, path: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,14 +149,15 @@ def _models(target: str, catalog: Catalog) -> list[str]:
     return list(dict.fromkeys(v.model for v in catalog.variants.values() if v.task == name))
 
 
-def _step(name: str, settings: StepSettings, folder: Path) -> Step:
+def _step(name: str, settings: StepSettings, folder: Path, fitted: bool) -> Step:
     kind: Kind = next((k for k in _KINDS if getattr(settings, k)), "ask")
     target = getattr(settings, kind)
     options: dict[str, Any] = dict(settings.options)
     if settings.weights:
         options["weights"] = settings.weights
     if settings.fitted:
-        options["fitted"] = _fitted(folder / settings.fitted)
+        path = folder / settings.fitted
+        options["fitted"] = _fitted(path) if fitted or path.exists() else None
     return Step(
         name=name,
         kind=kind,
@@ -119,9 +189,7 @@ def _fitted(path: Path) -> Any:
     try:
         return msgspec.json.decode(path.read_bytes())
     except OSError as error:
-        raise ArtefactError(
-            f"{path}: {error.strerror}; it holds what semaforo.graph.fusion.fitting.fit returns, as JSON"
-        ) from None
+        raise ArtefactError(f"{path}: {error.strerror}; `semaforo graph fit` writes it") from None
     except msgspec.DecodeError as error:
         raise ArtefactError(f"{path}: is no JSON: {error}") from None
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from semaforo.cli.bench import EPILOG, bench
+from semaforo.cli.graph import graph
 from semaforo.cli.options import DEFAULT_URL, ApiKey, FleetPath, Url
 
 app = typer.Typer(
@@ -150,6 +151,7 @@ def explain(
 
 
 app.command(epilog=EPILOG)(bench)
+app.add_typer(graph)
 
 
 @app.command(epilog="Example: semaforo replay journal.bin")

@@ -83,6 +83,7 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
     ast.Eq: operator.eq, ast.NotEq: operator.ne,
 }  # fmt: skip
+_SIGNS: dict[type, str] = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 
 
 class Condition:
@@ -134,6 +135,32 @@ class Condition:
             return np.asarray(_truth(found, rows) & found.known)
         except (TypeError, ValueError, IndexError) as error:
             raise InvalidRequest(f"the condition '{self.text}' cannot be worked out: {error}") from None
+
+    def compared(self) -> tuple[Condition, str, float] | None:
+        """Take ``… < 0.9`` apart: what is compared, how (``<``, ``<=``, ``>`` or ``>=``), and with what number.
+
+        Returns:
+            None where the condition is of another form.
+        """
+        tree = self._tree
+        if not isinstance(tree, ast.Compare) or len(tree.ops) != 1:
+            return None
+        sign, limit = _SIGNS.get(type(tree.ops[0])), tree.comparators[0]
+        if sign is None or not isinstance(limit, ast.Constant) or isinstance(limit.value, str):
+            return None
+        return Condition(ast.unparse(tree.left)), sign, float(limit.value)  # type: ignore[arg-type]  # a number
+
+    def number(self, values: Mapping[str, Rows | None], rows: int) -> tuple[Array, Array]:
+        """Return the numbers that an expression amounts to, and where they are known: both ``(rows,)``.
+
+        Raises:
+            InvalidRequest: It is not one number for each row.
+        """
+        found = _evaluate(self._tree, values, rows)
+        numbers = np.broadcast_to(np.asarray(found.value), (rows, *np.shape(found.value)[1:]))
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iufb":
+            raise InvalidRequest(f"'{self.text}' is not one number for each row")
+        return numbers.astype(np.float64), found.known
 
 
 @functools.lru_cache(maxsize=4096)

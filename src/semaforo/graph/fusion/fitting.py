@@ -15,6 +15,9 @@ from semaforo.errors import InvalidRequest
 from semaforo.graph.fusion.learned import VERSION, log_probabilities
 
 Array = NDArray[Any]
+FITTED_BY = {"stack": "stack", "bayes": "bayes", "mean": "weights", "product": "exponents", "vote": "votes"}
+"""Method of fusion → what is fitted for it."""
+
 _ROUNDS = 200
 _STEPS = 50
 _PULL = 1e-4
@@ -24,8 +27,8 @@ def fit(kind: str, said: Mapping[str, Array], labels: Array) -> dict[str, Any]:
     """Fit a combiner.
 
     Args:
-        kind: ``stack``, ``bayes``, ``weights`` for a mean or a vote, or ``exponents`` for a product.
-        said: Member → probabilities ``(rows, classes)``.
+        kind: ``stack``, ``bayes``, ``weights`` for a mean, ``exponents`` for a product, or ``votes`` for a vote.
+        said: Member → probabilities ``(rows, classes)``; for votes labels ``(rows,)``.
         labels: The right classes ``(rows,)``.
 
     Raises:
@@ -33,7 +36,7 @@ def fit(kind: str, said: Mapping[str, Array], labels: Array) -> dict[str, Any]:
     """
     if not said or not len(labels):
         raise InvalidRequest("there are no labelled rows to fit on")
-    ways = {"stack": stack, "bayes": bayes, "weights": weights, "exponents": exponents}
+    ways = {"stack": stack, "bayes": bayes, "weights": weights, "exponents": exponents, "votes": votes}
     if kind not in ways:
         raise InvalidRequest(f"'{kind}' is not fitted; there are {', '.join(ways)}")
     return ways[kind](said, labels)
@@ -152,6 +155,23 @@ def exponents(said: Mapping[str, Array], labels: Array) -> dict[str, Any]:
         "version": VERSION,
         "weights": {name: round(float(w), 6) for name, w in zip(names, found, strict=True)},
     }
+
+
+def votes(said: Mapping[str, Array], labels: Array) -> dict[str, Any]:
+    """Weigh voters by the log odds of being right, as is best where they err independently.
+
+    Each error is taken to fall on any other label alike (Nitzan and Paroush, 1982); nobody is believed backwards.
+
+    Args:
+        said: Member → labels ``(rows,)``.
+        labels: The right ones.
+    """
+    others = max(1, len(set(labels.tolist())) - 1)
+    found = {}
+    for name, answers in said.items():
+        share = (float(np.sum(answers == labels)) + 1.0) / (len(labels) + 2.0)
+        found[name] = round(max(0.0, float(np.log(others * share / (1.0 - share)))), 6)
+    return {"kind": "votes", "version": VERSION, "weights": found}
 
 
 def threshold(

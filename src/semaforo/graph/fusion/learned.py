@@ -1,6 +1,7 @@
 """Combiners that were fitted on labelled rows: stacking and Bayesian combination.
 
-What was learned comes in the option ``fitted``, as `fitting` has written it: ``{"kind": …, "version": 1, …}``.
+What was learned comes in the option ``fitted``, as `fitting` has written it: ``{"kind": …, "version": 1, …}``. None
+stands for what is about to be fitted: types can be checked, and nothing can be fused yet.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def fitted(options: Options, kind: str) -> dict[str, Any]:
     found = options.get("fitted")
     if not isinstance(found, dict):
         raise InvalidRequest(
-            f"'{kind}' has to be fitted first: `semaforo graph fit`, then name the file by `fitted`"
+            f"'{kind}' has to be fitted first: name a file by `fitted: FILE`, and run `semaforo graph fit`"
         )
     if found.get("kind") != kind or found.get("version") != VERSION:
         raise InvalidRequest(
@@ -50,6 +51,8 @@ class _Learned(ABC):
         """Return the fused probabilities and their labels."""
         check_options(options, ("field",))
         found = layout(members, options)
+        if options.get("fitted", {}) is None:
+            return found.outputs
         learned = fitted(options, self.kind)
         missing = [name for name in members if name not in learned["members"]]
         if missing:

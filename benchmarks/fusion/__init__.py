@@ -1,0 +1,1 @@
+"""What fusion and cascades are worth, on real data."""
