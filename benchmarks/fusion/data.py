@@ -27,6 +27,18 @@ class Split(msgspec.Struct, frozen=True):
     fit: tuple[Any, Array]
     test: tuple[Any, Array]
 
+    def rehearsal(self) -> Split:
+        """Return a split in which a fifth of the rows to train on takes the place of those to report on."""
+        rows, labels = self.train
+        fifth = np.random.default_rng(1).permutation(len(labels)) % 5
+
+        def part(chosen: Array) -> tuple[Any, Array]:
+            if isinstance(rows, list):
+                return [row for row, wanted in zip(rows, chosen, strict=True) if wanted], labels[chosen]
+            return rows[chosen], labels[chosen]
+
+        return Split(part(fifth != 0), self.fit, part(fifth == 0))
+
 
 class Data(msgspec.Struct, frozen=True):
     """Labelled rows; several splits are folds, each row reported on once."""

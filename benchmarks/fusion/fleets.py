@@ -19,7 +19,10 @@ from semaforo import Fleet
 
 FITTED = {"stack": "stack", "bayes": "bayes", "weighted_mean": "mean", "weighted_product": "product"}
 PLAIN = {"mean": "mean", "product": "product", "median": "median", "confident": "confident"}
+FUSIONS = (*FITTED, *PLAIN, "vote", "weighted_vote")
 LARGE = "large"
+GIVE_UP, MOST = 0.002, 0.25
+"""What a cascade may lose, and of how many rows it may ask the large model."""
 _ROWS = 64
 _AT_ONCE = 2
 
@@ -102,8 +105,8 @@ class Served:
         }
         self.file.write_text(yaml.safe_dump({"tasks": tasks, "models": models}, sort_keys=False))
 
-    def fit(self, rows: Any, labels: Array, give_up: float) -> dict[str, float]:
-        """Fit fusions and the cascade by the command; return the quality of fusions it cross-validated."""
+    def fit(self, rows: Any, labels: Array) -> None:
+        """Fit fusions and the cascade by the command."""
         columns = {"rows": np.array(rows, dtype=object) if isinstance(rows, list) else rows, "label": labels}
         data = self.folder / "fit.npz"
         if isinstance(rows, list):
@@ -115,12 +118,11 @@ class Served:
             data.write_text("\n".join(lines))
         else:
             np.savez(data, **columns)
-        found = self._command("every-way", str(data))["fusions"]
-        (cascade,) = self._command("cascade", str(data), "--give-up", str(give_up), "--most", "0.25")[
-            "cascades"
-        ]
+        for name in (*FITTED, "weighted_vote"):
+            self._command("every-way", str(data), "--step", f"by_{name}")
+        words = ("--give-up", str(GIVE_UP), "--most", str(MOST))
+        (cascade,) = self._command("cascade", str(data), *words)["cascades"]
         self.write(cascade["when"])
-        return {each["step"].removeprefix("by_"): each["fused"] for each in found}
 
     def _command(self, graph: str, data: str, *words: str) -> Any:
         command = [

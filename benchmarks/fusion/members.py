@@ -14,26 +14,21 @@ _TINY = 1e-6
 
 
 def of_digits(images: Array, labels: Array) -> dict[str, Predict]:
-    """Train specialists, each of one view of an image of 8 × 8 pixels, and a generalist, `large`."""
-    from sklearn.ensemble import RandomForestClassifier
+    """Train four that each see a part of the image, a small one that sees all, and a generalist, `large`."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.naive_bayes import GaussianNB
-    from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
     from sklearn.svm import SVC
 
-    def view(look: Callable[[Array], Array]) -> Any:
-        return make_pipeline(FunctionTransformer(look), StandardScaler())
+    def machine() -> Any:
+        return SVC(C=3.0, probability=True, random_state=0)
 
     models = {
-        "sums": make_pipeline(view(_sums), GaussianNB(var_smoothing=0.05)),
-        "pixels": make_pipeline(view(_pixels), LogisticRegression(C=0.05, max_iter=400)),
-        "edges": make_pipeline(view(_edges), LogisticRegression(C=0.02, max_iter=400)),
-        "coarse": make_pipeline(view(_coarse), KNeighborsClassifier(15)),
-        "forest": RandomForestClassifier(40, max_depth=9, random_state=0),
-        "large": SVC(C=3.0, probability=True, random_state=0),
+        name: make_pipeline(FunctionTransformer(look), StandardScaler(), machine())
+        for name, look in VIEWS.items()
     }
+    models["pixels"] = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=400))
+    models["large"] = machine()
     return {name: _fitted(model, images, labels, 10) for name, model in models.items()}
 
 
@@ -67,23 +62,23 @@ def of_texts(texts: list[str], labels: Array, classes: int, quick: bool) -> dict
     return {name: _fitted(model, texts, labels, classes) for name, model in models.items()}
 
 
-def _pixels(images: Array) -> Array:
-    return images
+def _top(images: Array) -> Array:
+    return images[:, :40]
 
 
-def _sums(images: Array) -> Array:
-    square = images.reshape(-1, 8, 8)
-    return np.concatenate([square.sum(1), square.sum(2), square[:, :4].sum((1, 2))[:, None]], axis=1)
+def _bottom(images: Array) -> Array:
+    return images[:, 24:]
 
 
-def _edges(images: Array) -> Array:
-    square = images.reshape(-1, 8, 8)
-    across, down = np.diff(square, axis=2), np.diff(square, axis=1)
-    return np.concatenate([across.reshape(len(square), -1), down.reshape(len(square), -1)], axis=1)
+def _left(images: Array) -> Array:
+    return images.reshape(-1, 8, 8)[:, :, :4].reshape(len(images), -1)
 
 
-def _coarse(images: Array) -> Array:
-    return np.asarray(images.reshape(-1, 4, 2, 4, 2).mean((2, 4)).reshape(-1, 16))
+def _right(images: Array) -> Array:
+    return images.reshape(-1, 8, 8)[:, :, 4:].reshape(len(images), -1)
+
+
+VIEWS: dict[str, Callable[[Array], Array]] = {"top": _top, "bottom": _bottom, "left": _left, "right": _right}
 
 
 class Predict:

@@ -29,10 +29,14 @@ def fit(
     rows: Annotated[int, typer.Option(help="Take so many rows from the beginning; 0 = all.", min=0)] = 0,
     give_up: Annotated[
         float, typer.Option(help="Quality a cascade may lose against its dear step.", min=0.0, max=1.0)
-    ] = 0.0,
+    ] = 0.01,
     most: Annotated[
         float, typer.Option(help="Largest share of rows a cascade may ask of it.", min=0.0, max=1.0)
     ] = 1.0,
+    confidence: Annotated[
+        float,
+        typer.Option(help="With which it loses no more; 0.5 = what is seen is believed.", min=0.5, max=0.999),
+    ] = 0.9,
     privacy: Annotated[str, typer.Option(help="Class of the data: public, internal or site.")] = "public",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what was found, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -40,7 +44,7 @@ def fit(
     """Fit weights and combiners of a graph's fusions, and thresholds of its cascades, on labelled rows."""
     from semaforo.cli.graph_fit import Fitting, run
 
-    run(Fitting(name, step, data, rows, give_up, most, privacy), fleet, dry_run, as_json)
+    run(Fitting(name, step, data, rows, give_up, most, confidence, privacy), fleet, dry_run, as_json)
 
 
 @graph.command(epilog="Examples: semaforo graph show · semaforo graph show digits-sure --svg digits-sure.svg")

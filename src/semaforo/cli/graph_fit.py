@@ -34,6 +34,7 @@ class Fitting(msgspec.Struct, frozen=True):
     rows: int
     give_up: float
     most: float
+    confidence: float
     privacy: str
 
 
@@ -58,14 +59,24 @@ def run(asked: Fitting, fleet: Path, dry: bool, as_json: bool) -> None:
         said = runner.run(_ask(plan, variant, given, exam, Privacy[asked.privacy.upper()]))
     fusions = [fitted(graph, given, step, said, exam) for step in given.fusions]
     cuts = [
-        cut(graph, given, step, said, exam, give_up=asked.give_up, most=asked.most) for step in given.cascades
+        cut(
+            graph,
+            given,
+            step,
+            said,
+            exam,
+            give_up=asked.give_up,
+            most=asked.most,
+            confidence=asked.confidence,
+        )
+        for step in given.cascades
     ]
     told = [] if dry else [_write(plan, graph, found) for found in fusions]
     if as_json:
         found = {"fusions": [_plain(f) for f in fusions], "cascades": [msgspec.to_builtins(c) for c in cuts]}
         typer.echo(msgspec.json.encode(found).decode())
     else:
-        _show(graph, exam, fusions, cuts, dry)
+        _show(asked, graph, exam, fusions, cuts, dry)
     for line in told:
         typer.echo(line, err=True)
 
@@ -130,7 +141,9 @@ def _write(plan: Blueprint, graph: Graph, found: Fitted) -> str:
     return f"Wrote {path}{hint}"
 
 
-def _show(graph: Graph, exam: Exam, fusions: list[Fitted], cuts: list[Cut], dry: bool) -> None:
+def _show(
+    asked: Fitting, graph: Graph, exam: Exam, fusions: list[Fitted], cuts: list[Cut], dry: bool
+) -> None:
     console = Console(highlight=False)
     for found in fusions:
         table = _table(f"{found.step} · {graph.step(found.step).target}")
@@ -148,6 +161,11 @@ def _show(graph: Graph, exam: Exam, fusions: list[Fitted], cuts: list[Cut], dry:
         table.add_row("cascade", *_figures(each.cascade), f"{each.calls:.1%} of calls", style="bold green")
         console.print(table)
         console.print(f"Write under models.{graph.name}.graph.steps.{each.step}:\n  when: {each.when}\n")
+        if not each.promised:
+            console.print(
+                f"{exam.rows} rows cannot promise a loss of {asked.give_up:g} at most: this asks as often as it "
+                "may. Give more rows, or allow more by --give-up"
+            )
     dried = ", nothing was written" if dry and fusions else ""
     console.print(f"{exam.task.name}, {exam.rows} rows{dried}")
 

@@ -5,7 +5,7 @@ Rules this module keeps:
 1. Members answer through the engine as in service, every one of them for every row: conditions that would spare a
    member are taken off, and a row that a member does not answer is an error.
 2. What is reported of a fusion is cross-validated: each fifth of the rows is fused by what the others have taught.
-3. A cascade's threshold asks the dear member as seldom as the accuracy that may be lost allows.
+3. A cascade's threshold asks the dear member as seldom as the accuracy that may be lost allows, with confidence.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ class Cut(msgspec.Struct, frozen=True):
         step: The dear member.
         when: The condition to write.
         calls: Share of rows that go up by it, 0…1.
+        promised: Whether these rows promise that no more is lost than may be.
         small, large, cascade: Quality of the cheap member alone, of the dear one alone, and of both together.
     """
 
     step: str
     when: str
     calls: float
+    promised: bool
     small: Quality
     large: Quality
     cascade: Quality
@@ -307,6 +309,7 @@ def cut(
     *,
     give_up: float,
     most: float,
+    confidence: float,
 ) -> Cut:
     """Find the threshold of one cascade of a lesson.
 
@@ -316,6 +319,7 @@ def cut(
         exam: The right answers.
         give_up: Quality that may be lost against the dear member, 0…1.
         most: Largest share of rows that may be asked of it, 0…1.
+        confidence: With which no more is lost, 0.5…1.
     """
     compared = condition(graph.step(step).when).compared()
     assert compared is not None
@@ -331,7 +335,14 @@ def cut(
     dear, cheap = (said[f"{name}.{exam.judged.name}"] for name in (step, given.cascades[step]))
     truth = exam.truth.reshape(rows)
     sure = numbers if sign in ("<", "<=") else -numbers
-    limit = threshold(sure, _labels(cheap) == truth, _labels(dear) == truth, give_up=give_up, most=most)
+    limit, promised = threshold(
+        sure,
+        _labels(cheap) == truth,
+        _labels(dear) == truth,
+        give_up=give_up,
+        most=most,
+        confidence=confidence,
+    )
     up = sure < limit
     together = np.where(up, _labels(dear), _labels(cheap))
     written = _shortest(min(max(limit, float(sure.min())), float(np.nextafter(sure.max(), np.inf))), sure)
@@ -339,6 +350,7 @@ def cut(
         step,
         f"{expression.text} {sign[0]} {written if sign[0] == '<' else -written:.9g}",
         float(up.mean()),
+        promised,
         *(_voted(truth, labels) for labels in (_labels(cheap), _labels(dear), together)),
     )
 

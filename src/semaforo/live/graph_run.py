@@ -16,13 +16,13 @@ import msgspec
 import numpy as np
 
 from semaforo.entities import Ref, Request
-from semaforo.entities import Step as Place
 from semaforo.errors import InvalidRequest, SemaforoError, error_from
 from semaforo.features import chat_tokens
 from semaforo.graph.flow import Answered, Begin, Drop, Failed, Flow, FlowEffect, Loss
 from semaforo.graph.fusion import METHODS
 from semaforo.graph.fusion.rows import agreeing_rows, fuse_rows
 from semaforo.graph.graph import Step
+from semaforo.graph.request import step_request
 from semaforo.graph.values import Array, Given, Values, whole
 from semaforo.live.answer import Answer
 from semaforo.live.conductor import Asked
@@ -223,30 +223,8 @@ class GraphRun:
 
     def request(self, step: Step, ref: Ref, deadline: float, *, stream: bool = False) -> Request:
         """Return the request by which a step asks its target: all of the contract goes with it."""
-        asked = self._asked.request
-        contract = asked.contract
-        budget = contract.max_cost
-        if budget is not None:
-            budget = max(0.0, budget - self.cost)
-        if step.max_cost is not None:
-            budget = step.max_cost if budget is None else min(budget, step.max_cost)
-        if contract.deadline_s is not None or contract.min_quality != step.min_quality or budget is not None:
-            contract = msgspec.structs.replace(
-                contract, deadline_s=None, min_quality=step.min_quality, max_cost=budget
-            )
-        return Request(
-            self._conductor.new_id(),
-            step.target,
-            step.version,
-            step.variant,
-            contract,
-            ref,
-            stream=stream,
-            affinity=asked.affinity,
-            idempotent=asked.idempotent,
-            step=Place(asked.id, step.name, None if deadline == _NEVER else deadline),
-            traceparent=asked.traceparent,
-        )
+        new_id = self._conductor.new_id()
+        return step_request(step, self._asked.request, new_id, ref, deadline, self.cost, stream=stream)
 
     def _ask(self, step: Step, given: Given, deadline: float) -> None:
         if step.name in self._parts.chats or step.kind == "loop" or step.each:

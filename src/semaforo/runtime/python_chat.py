@@ -64,13 +64,19 @@ class PythonChat:
                     yield part
         elif inspect.isgeneratorfunction(self._call):
             steps: Generator[Any, None, None] = self._call(**given)
+            step: asyncio.Future[Any] | None = None
             try:
-                while (part := await asyncio.to_thread(_stay, next, steps, _END)) is not _END:
+                while True:
+                    step = asyncio.ensure_future(asyncio.to_thread(_stay, next, steps, _END))
+                    if (part := await asyncio.shield(step)) is _END:
+                        break
                     yield part
             finally:
-                # Cancelled in the middle of a step, the generator still runs and cannot be closed from here.
-                with suppress(ValueError):
+                if step is None or step.done():
                     steps.close()
+                else:
+                    # In the middle of a step the generator runs in a thread: it is closed as soon as that ends.
+                    step.add_done_callback(lambda ended: _close_later(ended, steps))
         elif inspect.iscoroutinefunction(self._call):
             yield await self._call(**given)
         else:
@@ -109,6 +115,18 @@ def _chunk(part: Any) -> ChatChunk:
     if isinstance(part, dict):
         return ChatChunk(delta=part)
     raise TypeError(f"a chat model yields texts, dicts or chunks, not a {type(part).__name__}")
+
+
+def _close_later(ended: asyncio.Future[Any], steps: Generator[Any, None, None]) -> None:
+    if not ended.cancelled() and ended.exception() is not None:
+        return
+
+    def close() -> None:
+        # Whoever asked has gone: nobody is left to hear of an error.
+        with suppress(Exception):
+            steps.close()
+
+    ended.get_loop().run_in_executor(None, close)
 
 
 def _stay(call: Callable[..., Any], *values: Any, **arguments: Any) -> Any:

@@ -11,7 +11,7 @@ Rules this module keeps:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Literal
 
@@ -47,7 +47,7 @@ from semaforo.core.events import (
     Scale,
     Tick,
 )
-from semaforo.entities import ReplicaView, Request, StreamProfile
+from semaforo.entities import ReplicaSpec, ReplicaView, Request, StreamProfile
 from semaforo.observe.explain import Ring
 from semaforo.observe.metrics import Metrics
 
@@ -68,6 +68,9 @@ class Fault(msgspec.Struct, frozen=True):
     kind: Literal["crash", "slow", "errors"]
     for_s: float = 1.0
     factor: float = 10.0
+
+
+Happening = DispatcherEvent | Scale | Fault | Callable[[], None]
 
 
 class Ran(msgspec.Struct, frozen=True):
@@ -138,7 +141,7 @@ class World:
         self._speeds = speeds or {}
         self._output_tokens = output_tokens
         self._record = record
-        self._agenda: list[tuple[float, int, DispatcherEvent | Scale | Fault]] = []
+        self._agenda: list[tuple[float, int, Happening]] = []
         self._order = 0
         self._running: dict[int, tuple[Run, float]] = {}
         self._busy_until: dict[str, float] = {}
@@ -154,7 +157,7 @@ class World:
 
     # --- what the caller schedules ---------------------------------------------------------------------
 
-    def at(self, when: float, event: DispatcherEvent | Scale | Fault) -> None:
+    def at(self, when: float, event: Happening) -> None:
         """Let something happen at a moment."""
         self._order += 1
         heappush(self._agenda, (when, self._order, event))
@@ -227,14 +230,17 @@ class World:
     def _manage(self, effect: ControllerEffect) -> None:
         if isinstance(effect, StartReplica):
             spec = effect.spec
-            profile = self.controller.state.catalog.variants[spec.variant].profile
-            slots = profile.slots if isinstance(profile, StreamProfile) else 1
+            slots = self._slots(spec)
             exclusive = spec.isolation == "inline"
             ahead = spec.isolation == "process" and slots == 1
             view = ReplicaView(spec.id, spec.variant, spec.device, slots, exclusive, ahead=ahead)
             self.at(self.now + self._start_s, ReplicaReady(view))
         else:
             self.at(self.now, DrainReplica(effect.replica))
+
+    def _slots(self, spec: ReplicaSpec) -> int:
+        profile = self.controller.state.catalog.variants[spec.variant].profile
+        return profile.slots if isinstance(profile, StreamProfile) else 1
 
     def _begin(self, run: Run) -> None:
         variant = self.dispatcher.state.catalog.variants[self.dispatcher.state.replicas[run.replica].variant]
@@ -269,9 +275,12 @@ class World:
             self._busy_until.pop(run.replica, None)
         self.trace.ran.append(Ran(batch, run.replica, run.members, run.rows, start, self.now, how))
 
-    def _happen(self, event: DispatcherEvent | Scale | Fault) -> None:
+    def _happen(self, event: Happening) -> None:
         if isinstance(event, Fault):
             self._fault(event)
+            return
+        if callable(event):
+            event()
             return
         if isinstance(event, BatchDone | BatchFailed):
             if event.batch in self._running:

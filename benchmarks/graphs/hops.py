@@ -1,0 +1,133 @@
+"""One hop: what a model gives becomes what the next one takes, in one process and between worker processes.
+
+A hop is what a chain of three steps takes longer than one of two; the models give back what they get. Copies in
+process are told by whether both sides see the same memory. Beside it stands the least that two processes need: the
+bytes written once into shared memory and one byte each way over a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import socket
+import statistics
+import time
+from multiprocessing import shared_memory
+from pathlib import Path
+
+import numpy as np
+import uvloop
+
+from benchmarks.report import Report, bootstrap
+from semaforo import AsyncFleet
+
+SIZES = {"256b": 64, "12kb": 3072, "600kb": 153_600, "10mb": 2_621_440}
+"""Name → numbers (fp32) in a row."""
+
+MODEL = '''\
+LAST = []
+
+
+def same(x):
+    """Give back what came, and tell whether it is the very memory that the step before gave."""
+    found = x[:]
+    SHARED.append(bool(LAST) and LAST[-1].__array_interface__["data"] == x.__array_interface__["data"])
+    LAST[:] = [found]
+    return {"y": found}
+
+
+SHARED = []
+'''
+
+
+def _fleet(folder: Path, isolation: str) -> Path:
+    (folder / "same.py").write_text(MODEL)
+    lines = [
+        "tasks:", '  same: {inputs: {x: "fp32[?]"}, outputs: {y: "fp32[?]"}}', "models:",
+        *(f'  m{n}: {{task: same, python: "same.py:same", isolation: {isolation}}}' for n in range(3)),
+    ]  # fmt: skip
+    for count in (2, 3):
+        steps = (
+            f"s{n}: {{ask: m{n}, inputs: {{x: {f's{n - 1}.y' if n else 'input.x'}}}}}" for n in range(count)
+        )
+        lines.append(f"  chain{count}: {{task: same, graph: {{steps: {{{', '.join(steps)}}}}}}}")
+    path = folder / f"{isolation}.yaml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def measure(report: Report, folder: Path, quick: bool) -> None:
+    """Add the time of a hop by size and place."""
+    for isolation, where in (("inline", "inprocess"), ("process", "process")):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            found = runner.run(_measure(_fleet(folder, isolation), quick))
+        for size, hops in found.items():
+            name = f"hop_{size}_us" if where == "process" else f"hop_inprocess_{size}_us"
+            report.add(name, bootstrap(hops), "µs", aim=150.0 if name == "hop_600kb_us" else None)
+    for size, numbers in SIZES.items():
+        if not quick or numbers < 1e6:
+            report.add(f"shared_memory_{size}_us", bootstrap(_least(4 * numbers, 5 if quick else 60)), "µs")
+
+
+async def _measure(path: Path, quick: bool) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {size: [] for size in SIZES}
+    rounds = 2 if quick else 9
+    async with AsyncFleet.open(path) as fleet:
+        for number in range(rounds + 1):
+            for size, numbers in SIZES.items():
+                rows = np.zeros((1, numbers), np.float32)
+                asks = 3 if quick else 12 if numbers > 1e6 else 60
+                took = {name: await _median(fleet, name, rows, asks) for name in ("chain2", "chain3")}
+                # The first round warms up.
+                if number:
+                    found[size].append(took["chain3"] - took["chain2"])
+    return found
+
+
+async def _median(fleet: AsyncFleet, name: str, rows: np.ndarray, asks: int) -> float:
+    seconds = []
+    for _ in range(asks):
+        began = time.perf_counter()
+        answer = await fleet.infer(name, x=rows)
+        seconds.append(time.perf_counter() - began)
+        del answer
+    return statistics.median(seconds) * 1e6
+
+
+def _least(size: int, asks: int) -> list[float]:
+    """Return the µs in which another process of nothing else sees bytes that are written once, and says so."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = socket.socketpair()
+    block = shared_memory.SharedMemory(create=True, size=size)
+    process = context.Process(target=_look, args=(theirs, block.name, size), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        given = np.random.default_rng(0).random(size // 4).astype(np.float32)
+        there = np.frombuffer(block.buf, np.float32, len(given))
+        ours.recv(1)
+        seconds = []
+        for _ in range(asks):
+            began = time.perf_counter()
+            there[:] = given
+            ours.send(b"x")
+            ours.recv(1)
+            seconds.append((time.perf_counter() - began) * 1e6)
+        ours.send(b"q")
+        process.join(10)
+        return seconds
+    finally:
+        ours.close()
+        del there
+        block.close()
+        block.unlink()
+
+
+def _look(ours: socket.socket, name: str, size: int) -> None:
+    block = shared_memory.SharedMemory(name)
+    seen = np.frombuffer(block.buf, np.float32, size // 4)
+    ours.send(b"r")
+    while ours.recv(1) == b"x":
+        ours.send(b"y" if seen[-1] >= 0 else b"n")
+    del seen
+    block.close()
