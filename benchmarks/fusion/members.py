@@ -15,13 +15,14 @@ _TINY = 1e-6
 
 def of_digits(images: Array, labels: Array) -> dict[str, Predict]:
     """Train four that each see a part of the image, a small one that sees all, and a generalist, `large`."""
+    from sklearn.calibration import CalibratedClassifierCV
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
     from sklearn.svm import SVC
 
     def machine() -> Any:
-        return SVC(C=3.0, probability=True, random_state=0)
+        return CalibratedClassifierCV(SVC(C=3.0), ensemble=False)
 
     models = {
         name: make_pipeline(FunctionTransformer(look), StandardScaler(), machine())

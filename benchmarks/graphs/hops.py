@@ -1,8 +1,10 @@
 """One hop: what a model gives becomes what the next one takes, in one process and between worker processes.
 
-A hop is what a chain of three steps takes longer than one of two; the models give back what they get. Copies in
-process are told by whether both sides see the same memory. Beside it stands the least that two processes need: the
-bytes written once into shared memory and one byte each way over a socket.
+A hop is what a chain of three steps takes longer than one of two; the models give back what they get. Copies are
+told in process by whether the next model sees the very memory that the one before gave. Between processes a worker
+writes its answer into shared memory once, and the next one reads it there: one copy (`tests/unit/test_arena.py` and
+`tests/unit/test_frames.py` hold that nothing else is copied or sent). Beside it stands the least that two processes
+need: the bytes written once into shared memory and one byte each way over a socket.
 """
 
 from __future__ import annotations
@@ -19,25 +21,15 @@ import numpy as np
 import uvloop
 
 from benchmarks.report import Report, bootstrap
-from semaforo import AsyncFleet
+from semaforo import AsyncFleet, Fleet, Graph, model
 
 SIZES = {"256b": 64, "12kb": 3072, "600kb": 153_600, "10mb": 2_621_440}
 """Name → numbers (fp32) in a row."""
 
-MODEL = '''\
-LAST = []
-
-
+MODEL = """\
 def same(x):
-    """Give back what came, and tell whether it is the very memory that the step before gave."""
-    found = x[:]
-    SHARED.append(bool(LAST) and LAST[-1].__array_interface__["data"] == x.__array_interface__["data"])
-    LAST[:] = [found]
-    return {"y": found}
-
-
-SHARED = []
-'''
+    return {"y": x}
+"""
 
 
 def _fleet(folder: Path, isolation: str) -> Path:
@@ -64,9 +56,30 @@ def measure(report: Report, folder: Path, quick: bool) -> None:
         for size, hops in found.items():
             name = f"hop_{size}_us" if where == "process" else f"hop_inprocess_{size}_us"
             report.add(name, bootstrap(hops), "µs", aim=150.0 if name == "hop_600kb_us" else None)
+    report.count("copies_inprocess", _copies(folder), aim=0)
     for size, numbers in SIZES.items():
         if not quick or numbers < 1e6:
             report.add(f"shared_memory_{size}_us", bootstrap(_least(4 * numbers, 5 if quick else 60)), "µs")
+
+
+def _copies(folder: Path) -> int:
+    """Return how often an array was copied on its way through three models in one process."""
+    seen: list[int] = []
+
+    def same(x: np.ndarray) -> dict[str, np.ndarray]:
+        seen.append(int(x.__array_interface__["data"][0]))
+        return {"y": x}
+
+    declared = {"inputs": {"x": "fp32[?]"}, "outputs": {"y": "fp32[?]"}}
+    model("seen", name="seen-model", isolation="inline", **declared)(same)
+    graph = Graph("seen-chain", task="seen")
+    last = graph.ask("seen-model", name="s0")
+    for number in (1, 2):
+        last = graph.ask("seen-model", name=f"s{number}", inputs={"x": last["y"]})
+    with Fleet.of(same, graphs=[graph]) as fleet:
+        seen.clear()
+        fleet.infer("seen-chain", x=np.zeros((1, SIZES["600kb"]), np.float32))
+    return len(set(seen)) - 1
 
 
 async def _measure(path: Path, quick: bool) -> dict[str, list[float]]:

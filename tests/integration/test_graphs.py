@@ -44,24 +44,28 @@ def served(folder: Path) -> Iterator[Served]:
         yield found
 
 
-def models(_: object) -> Any:
+def models(folder: Path) -> Any:
     """Return the module in which the models of the fleet were imported."""
-    return next(module for module in list(sys.modules.values()) if {"GATE", "CALLS"} <= vars(module).keys())
+    return next(
+        module
+        for module in list(sys.modules.values())
+        if {"GATE", "CALLS"} <= vars(module).keys() and module.__file__ == str(folder / "models.py")
+    )
 
 
 @pytest.fixture
-def calls(fleet: Fleet) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = models(fleet).CALLS
+def calls(folder: Path, fleet: Fleet) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = models(folder).CALLS
     found.clear()
     return found
 
 
 @pytest.fixture
-def hanging(fleet: Fleet) -> Iterator[None]:
+def hanging(folder: Path, fleet: Fleet) -> Iterator[None]:
     """Let the slow model hang until the test ends."""
-    models(fleet).GATE.clear()
+    models(folder).GATE.clear()
     yield
-    models(fleet).GATE.set()
+    models(folder).GATE.set()
 
 
 def eventually(true: Callable[[], bool]) -> None:
@@ -177,7 +181,7 @@ def test_a_graph_is_a_model_in_every_protocol(served: Served) -> None:
 
 
 @pytest.mark.usefixtures("hanging")
-def test_a_client_that_goes_away_stops_every_step(served: Served) -> None:
+def test_a_client_that_goes_away_stops_every_step(folder: Path, served: Served) -> None:
     def idle() -> bool:
         return bool(served.call(lambda: not served.engine._dispatcher.state.jobs))
 
@@ -194,9 +198,9 @@ def test_a_client_that_goes_away_stops_every_step(served: Served) -> None:
     gone_at = time.monotonic()
     eventually(lambda: bool(served.call(lambda: not served.engine._waiters)))
     assert time.monotonic() - gone_at < 1.0
-    models(served).GATE.set()
+    models(folder).GATE.set()
     eventually(idle)
-    models(served).GATE.clear()
+    models(folder).GATE.clear()
 
 
 @pytest.mark.usefixtures("hanging")

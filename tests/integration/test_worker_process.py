@@ -102,13 +102,14 @@ def test_a_model_that_hangs_is_found_by_its_progress_and_a_slow_one_is_left_alon
 
 def test_stopping_lets_a_batch_end_and_leaves_nothing_behind() -> None:
     async def test() -> None:
-        first = HandleFactory()(python(MODEL, "process"), Recorder())
+        factory = HandleFactory()
+        first = factory(python(MODEL, "process"), Recorder())
         await first.start()
         await first.stop(5.0)
         await asyncio.sleep(0.05)
         before = len(os.listdir("/proc/self/fd"))
         sink = Recorder()
-        handle = HandleFactory()(python(MODEL, "process"), sink)
+        handle = factory(python(MODEL, "process"), sink)
         begun = await handle.start()
         handle.run(1, [text("sleep 0.3")], 1)
         await handle.stop(5.0)
@@ -197,7 +198,7 @@ def test_a_worker_that_speaks_another_version_is_named(tmp_path: Path) -> None:
     async def test() -> None:
         spec = ReplicaSpec("r-1", "v", "python", MODEL, "process", python=str(other))
         with pytest.raises(
-            Exception, match="speaks frames of version 9, this side 1: install the same release"
+            Exception, match="speaks frames of version 9, this side 2: install the same release"
         ):
             await HandleFactory()(spec, Recorder()).start()
 

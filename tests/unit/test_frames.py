@@ -170,12 +170,12 @@ def spoiled(**changes: Any) -> bytes:
     ("data", "words"),
     [
         (b"GET / HTTP/1.1\r\nhost: x\r\n", "not a frame of Semaforo"),
-        (spoiled(_1=2), "version 2, this side 1"),
+        (spoiled(_1=1), "version 1, this side 2"),
         (spoiled(_2=99), "unknown kind 99"),
         (spoiled(_3=2**31), "over the limit"),
         (spoiled(_4=2**40), "over the limit"),
         (spoiled(_2=22), "cannot be read"),
-        (struct.pack("<2sBBIQ", b"SF", 1, 1, 4, 0) + b"\xc1\xc1\xc1\xc1\0\0\0\0", "cannot be read"),
+        (struct.pack("<2sBBIQ", b"SF", 2, 1, 4, 0) + b"\xc1\xc1\xc1\xc1\0\0\0\0", "cannot be read"),
     ],
 )
 def test_what_is_not_a_frame_is_named(data: bytes, words: str) -> None:
@@ -223,3 +223,37 @@ def test_a_member_with_uneven_columns_is_kept_apart_and_never_sent() -> None:
     assert [len(alike) for alike in group([even, uneven, even])] == [1, 1, 1]
     with pytest.raises(ProtocolError, match="'y' has not as many rows as the first one, 2"):
         f.encode_run(1, [[uneven]])
+
+
+def test_columns_in_shared_memory_are_only_named() -> None:
+    class Shared:
+        def __init__(self) -> None:
+            self.there: dict[int, Any] = {}
+
+        def put(self, parts: Any, size: int) -> int:
+            if size > 300_000:
+                return -1
+            self.there[len(self.there)] = np.concatenate(parts)
+            return len(self.there) - 1
+
+        def view(self, at: int, size: int) -> Any:
+            return self.there[at].reshape(-1).view(np.uint8)[:size]
+
+    shared = Shared()
+    members = [
+        Tensors({"small": np.ones((1, 2)), "large": np.full((1, 10_000), n), "huge": np.full((1, 30_000), n)})
+        for n in (1.0, 2.0)
+    ]
+    data = b"".join(f.encode_run(3, group(members), shared, (4096, 65536)))
+    # The large column is there, the huge one found no room and travels.
+    assert 480_000 < len(data) < 490_000
+    reader = f.FrameReader()
+    reader.memory = shared
+    (message,) = read(data, reader=reader)
+    assert message.grant == (4096, 65536)
+    (block,) = message.blocks
+    assert np.array_equal(block.columns["large"], [[1.0] * 10_000, [2.0] * 10_000])
+    assert np.array_equal(block.columns["huge"], [[1.0] * 30_000, [2.0] * 30_000])
+    assert np.array_equal(block.columns["small"], np.ones((2, 2)))
+    with pytest.raises(ProtocolError, match="not shared"):
+        read(data)

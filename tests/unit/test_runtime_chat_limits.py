@@ -79,6 +79,17 @@ def test_what_cannot_be_a_stop_goes_out_at_once() -> None:
     assert [c.delta["content"] for c in limits.close()] == ["E"]
 
 
+def test_the_stop_that_is_whole_first_ends_the_answer() -> None:
+    for parts in (["aca"], ["ac", "a"], ["a", "c", "a"]):
+        limits = ChatLimits(("c", "aca"))
+        out: list[ChatChunk] = []
+        for part in parts:
+            if not limits.over:
+                out += limits.feed(ChatChunk({"content": part}))
+        assert "".join(chunk.delta["content"] for chunk in out) == "a"
+        assert limits.over
+
+
 @given(
     st.lists(st.text("abc", min_size=0, max_size=4), max_size=12),
     st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=3),
@@ -95,8 +106,10 @@ def test_an_answer_ends_before_the_first_stop_however_it_is_divided(
             break
     out += limits.close()
     text = "".join(parts)
-    places = [text.find(stop) for stop in stops if stop in text]
-    assert "".join(chunk.delta.get("content", "") for chunk in out) == text[: min(places, default=len(text))]
+    # The stop that is whole first; of those that end together, the longest.
+    places = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    end = min(places)[1] if places else len(text)
+    assert "".join(chunk.delta.get("content", "") for chunk in out) == text[:end]
     assert limits.over == bool(places)
     assert sum(chunk.tokens for chunk in out) == fed
 

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from semaforo.entities import BatchProfile, Profile, ReplicaSpec
@@ -23,6 +23,7 @@ from semaforo.live.replica_thread import ThreadReplica
 from semaforo.runtime.host import warm
 from semaforo.runtime.python_source import is_registered
 from semaforo.wire.payload import Payload
+from semaforo.worker.arena import Arena, arena
 
 INLINE_P99_S = 300e-6
 """A batch of one that takes longer is worth a hop to another process."""
@@ -40,6 +41,14 @@ class HandleFactory:
 
     def __init__(self) -> None:
         self._slow: set[tuple[str, str, str]] = set()
+        self._memory: Arena | None = None
+        self._looked = False
+
+    def memory(self) -> Arena | None:
+        """Return what all workers of this process share with it; None where the machine has no such memory."""
+        if not self._looked:
+            self._memory, self._looked = arena(), True
+        return self._memory
 
     def __call__(self, spec: ReplicaSpec, sink: Sink) -> Handle:
         """Return the handle for a replica; nothing is started yet."""
@@ -51,8 +60,8 @@ class HandleFactory:
             return ThreadReplica(spec, sink)
         measurable = spec.isolation == "auto" and spec.runtime == "onnx" and not spec.python
         if measurable and _key(spec) not in self._slow and not _is_large(spec.source):
-            return _Measured(spec, sink, self._slow)
-        return ProcessReplica(spec, sink)
+            return _Measured(spec, sink, self._slow, self.memory)
+        return ProcessReplica(spec, sink, self.memory())
 
 
 handle_for = HandleFactory()
@@ -61,10 +70,17 @@ handle_for = HandleFactory()
 class _Measured:
     """Becomes an inline replica, or one in a process, by what was measured."""
 
-    def __init__(self, spec: ReplicaSpec, sink: Sink, slow: set[tuple[str, str, str]]) -> None:
+    def __init__(
+        self,
+        spec: ReplicaSpec,
+        sink: Sink,
+        slow: set[tuple[str, str, str]],
+        memory: Callable[[], Arena | None],
+    ) -> None:
         self._spec = spec
         self._sink = sink
         self._slow = slow
+        self._memory = memory
         self._chosen: Handle | None = None
         self.run = self._run_early
 
@@ -79,7 +95,7 @@ class _Measured:
         else:
             hosted.close()
             self._slow.add(_key(self._spec))
-            self._chosen = ProcessReplica(self._spec, self._sink)
+            self._chosen = ProcessReplica(self._spec, self._sink, self._memory())
         # The engine calls this handle once for each batch: let it reach the chosen one directly.
         self.run = self._chosen.run
         if isinstance(self._chosen, InlineReplica):

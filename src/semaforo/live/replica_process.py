@@ -24,13 +24,14 @@ from semaforo.live.watch import Watch, WatchedOutbox
 from semaforo.runtime.failure import Failure
 from semaforo.runtime.stream import StreamEnd
 from semaforo.wire.block import group, splice
-from semaforo.wire.frames import encode_run
+from semaforo.wire.frames import SHARED, encode_run
 from semaforo.wire.messages import (
     Busy,
     Cancel,
     Chunk,
     Done,
     Failed,
+    Freed,
     Hello,
     Limits,
     Load,
@@ -44,6 +45,7 @@ from semaforo.wire.messages import (
     StreamDone,
 )  # fmt: skip
 from semaforo.wire.payload import Chat, Payload, Tensors
+from semaforo.worker.arena import Arena, Lender
 from semaforo.worker.link import LoopLink
 from semaforo.worker.options import WorkerOptions, worker_options
 
@@ -59,9 +61,10 @@ class ProcessReplica:
     Args:
         spec: What to load.
         sink: Who hears what becomes of batches.
+        memory: Shared with workers; None = all arrays travel through the socket.
     """
 
-    def __init__(self, spec: ReplicaSpec, sink: Sink) -> None:
+    def __init__(self, spec: ReplicaSpec, sink: Sink, memory: Arena | None = None) -> None:
         self._spec = spec
         self._sink = sink
         self._loop = asyncio.get_running_loop()
@@ -69,7 +72,9 @@ class ProcessReplica:
         self._watch = Watch(self._options, self._loop.time)
         self._outbox = WatchedOutbox(sink, self._watch)
         self._worker: WorkerProcess | None = None
-        self._data = LoopLink(self._on_data, self._on_data_lost)
+        self._memory = memory
+        self._lender: Lender | None = None
+        self._data = LoopLink(self._on_data, self._on_data_lost, memory)
         self._control = LoopLink(self._on_control, lambda _: None)
         self._loaded: asyncio.Future[Loaded] = self._loop.create_future()
         self._fault: ProtocolError | None = None
@@ -92,7 +97,12 @@ class ProcessReplica:
         self._watch = Watch(options, self._loop.time)
         self._outbox = WatchedOutbox(self._sink, self._watch)
         try:
-            self._worker, data, control = await spawn(self._spec.id, self._spec.python, self._on_exit)
+            self._worker, data, control = await spawn(
+                self._spec.id,
+                self._spec.python,
+                self._on_exit,
+                self._memory.descriptor if self._memory is not None else -1,
+            )
             await self._loop.create_unix_connection(lambda: self._data, sock=data)
             await self._loop.create_unix_connection(lambda: self._control, sock=control)
             loaded = await asyncio.wait_for(self._loaded, options.start_s)
@@ -100,6 +110,8 @@ class ProcessReplica:
             await self.stop(0.0)
             raise self._why(error) from None
         self._watch.profile = loaded.profile
+        if self._memory is not None and loaded.shares:
+            self._lender = Lender(self._memory)
         self._schedule(idle=True)
         return Started(
             loaded.profile, loaded.signature, loaded.memory_bytes, self._worker.pid, "process", loaded.slots
@@ -115,7 +127,7 @@ class ProcessReplica:
         if isinstance(first, Chat):
             self._send_chat(batch, first)
         else:
-            self._send_batch(batch, cast("Sequence[Tensors]", members))
+            self._send_batch(batch, cast("Sequence[Tensors]", members), rows)
         if self._idle:
             self._schedule(idle=False)
 
@@ -149,9 +161,12 @@ class ProcessReplica:
             failure = Failure("invalid", f"the request cannot be sent to a worker: {error}")
             self._loop.call_soon(self._outbox.failed, batch, failure)
 
-    def _send_batch(self, batch: int, members: Sequence[Tensors]) -> None:
+    def _send_batch(self, batch: int, members: Sequence[Tensors], rows: int) -> None:
+        lender = self._lender
+        groups = [members] if len(members) == 1 else group(members)
         try:
-            self._data.send_buffers(encode_run(batch, [members] if len(members) == 1 else group(members)))
+            grant = lender.grant(batch, rows) if lender is not None else None
+            self._data.send_buffers(encode_run(batch, groups, lender, grant))
         except ProtocolError:
             self._send_good(batch, members)
 
@@ -189,9 +204,14 @@ class ProcessReplica:
     def _on_data(self, message: Message) -> None:
         if isinstance(message, Done):
             outcomes = message.outcomes
+            if self._lender is not None:
+                self._answered(self._lender, message)
             if self._unsent:
                 outcomes = splice(outcomes, self._unsent.pop(message.batch, {}))
             self._outbox.done(message.batch, outcomes, message.service_s)
+        elif isinstance(message, Freed):
+            if self._lender is not None:
+                self._lender.freed(message.places)
         elif isinstance(message, Chunk):
             self._outbox.chunk(message.batch, message.chunk)
         elif isinstance(message, StreamDone):
@@ -199,6 +219,8 @@ class ProcessReplica:
             self._outbox.ended(message.batch, end)
         elif isinstance(message, Failed):
             self._unsent.pop(message.batch, None)
+            if self._lender is not None:
+                self._lender.failed(message.batch)
             failure = Failure(message.kind, message.message, message.retry_after_s)
             self._outbox.failed(message.batch, failure)
         elif isinstance(message, Busy):
@@ -214,6 +236,12 @@ class ProcessReplica:
         elif isinstance(message, LoadFailed):
             self._loaded.set_exception(error_from(message.code, message.message))
 
+    @staticmethod
+    def _answered(lender: Lender, message: Done) -> None:
+        blocks = [outcome for outcome in message.outcomes if not isinstance(outcome, SemaforoError)]
+        columns = [array for block in blocks for array in block.columns.values() if not array.dtype.hasobject]
+        lender.answered(message.batch, sum(block.rows for block in blocks), columns, SHARED)
+
     def _on_control(self, message: Message) -> None:
         if isinstance(message, Pong):
             self._ponged = message.number
@@ -227,6 +255,9 @@ class ProcessReplica:
             self._gone()
 
     def _on_exit(self) -> None:
+        if self._lender is not None:
+            # Only now: a worker that is stopped, or about to be killed, may still read and write.
+            self._lender.over()
         if self._data_over:
             self._gone()
         else:

@@ -109,9 +109,15 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
 
 async def spawn(
-    replica: str, interpreter: str, on_exit: Callable[[], None]
+    replica: str, interpreter: str, on_exit: Callable[[], None], memory: int = -1
 ) -> tuple[WorkerProcess, socket.socket, socket.socket]:
     """Start a worker and return it with this side's data and control sockets.
+
+    Args:
+        replica: Id of its replica.
+        interpreter: Python that runs it, "" = this one.
+        on_exit: Called once, when it has ended.
+        memory: Descriptor of shared memory, -1 = none.
 
     Raises:
         OSError: The interpreter cannot be started.
@@ -127,11 +133,11 @@ async def spawn(
                 interpreter or sys.executable, "-m", "semaforo.worker",
                 "--data", str(data_there.fileno()),
                 "--control", str(control_there.fileno()),
-                "--parent", str(os.getpid()),
+                "--parent", str(os.getpid()), "--memory", str(memory),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                pass_fds=(data_there.fileno(), control_there.fileno()),
+                pass_fds=(data_there.fileno(), control_there.fileno(), *((memory,) if memory >= 0 else ())),
                 env=_environment(interpreter),
             )  # fmt: skip
     except BaseException:

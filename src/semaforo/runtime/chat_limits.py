@@ -60,9 +60,10 @@ class ChatLimits:
     def _until_stop(self, chunk: ChatChunk) -> list[ChatChunk]:
         self._held.append(chunk)
         text = "".join(map(_text, self._held))
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        # The stop that is whole first, so that it does not matter how the answer comes divided.
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            return self._cut(min(found))
+            return self._cut(min(found)[1])
         if chunk.finish_reason or not isinstance(chunk.delta.get("content"), str):
             return self.close()
         return self._release(len(text) - _beginning(text, self._stops))

@@ -8,14 +8,15 @@ Rules this module keeps:
 3. Arrays are received without a copy beyond the socket's: they are views of the frame's own memory, writable,
    and aligned to 8 bytes.
 4. The columns of a batch are written member after member, so that they arrive already concatenated.
-5. A frame that is garbage, of another version or over the limit raises `ProtocolError`; the reader is then dead.
+5. Where both sides share memory, large columns stand there, and the frame says where (`Place`, `Memory`).
+6. A frame that is garbage, of another version or over the limit raises `ProtocolError`; the reader is then dead.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -28,6 +29,7 @@ from semaforo.wire.messages import (
     Chunk,
     Done,
     Failed,
+    Freed,
     Hello,
     Limits,
     Load,
@@ -44,7 +46,7 @@ from semaforo.wire.messages import (
 )
 from semaforo.wire.payload import Array, Tensors
 
-VERSION = 1
+VERSION = 2
 MAX_HEADER = 16 * 1024 * 1024
 MAX_BUFFERS = 4 * 1024 * 1024 * 1024
 
@@ -55,7 +57,30 @@ _SCRATCH = 256 * 1024
 _COPIED = 128 * 1024
 _ZEROS = b"\0" * 8
 
+SHARED = 64 * 1024
+"""Bytes from which a column stands in shared memory, where there is any."""
+
 Buffer = bytes | memoryview
+
+
+class Place(Protocol):
+    """Shared memory to write to."""
+
+    def put(self, parts: Sequence[Array], size: int) -> int:
+        """Put arrays side by side, `size` bytes in all, and return where; -1 where there is no room."""
+        ...
+
+
+class Memory(Protocol):
+    """Shared memory to read from."""
+
+    def view(self, at: int, size: int) -> Array:
+        """Return bytes, which stay as they are as long as an array over them is left.
+
+        Raises:
+            ValueError: There are none.
+        """
+        ...
 
 
 class _Column(msgspec.Struct, array_like=True):
@@ -63,6 +88,7 @@ class _Column(msgspec.Struct, array_like=True):
     dtype: str
     shape: tuple[int, ...]
     size: int
+    at: int = -1
 
 
 class _BlockHead(msgspec.Struct, array_like=True):
@@ -75,6 +101,7 @@ class _BlockHead(msgspec.Struct, array_like=True):
 class _RunHead(msgspec.Struct, array_like=True):
     batch: int
     blocks: list[_BlockHead]
+    grant: tuple[int, int] | None = None
 
 
 class _ErrorHead(msgspec.Struct, array_like=True):
@@ -93,7 +120,7 @@ class _DoneHead(msgspec.Struct, array_like=True):
 _RUN, _DONE = 1, 2
 _KINDS: dict[int, type[Any]] = {
     10: Hello, 11: Load, 12: Loaded, 13: LoadFailed, 14: RunChat, 15: Failed, 16: Busy, 17: Chunk,
-    18: StreamDone, 19: Limits, 20: Cancel, 21: Ping, 22: Pong, 23: Stop,
+    18: StreamDone, 19: Limits, 20: Cancel, 21: Ping, 22: Pong, 23: Stop, 24: Freed,
 }  # fmt: skip
 _KIND_OF = {cls: kind for kind, cls in _KINDS.items()}
 _DECODERS: dict[int, Callable[[Any], Any]] = {
@@ -144,7 +171,7 @@ def _bytes_column(parts: Sequence[Array]) -> bytes:
     return _encode(cells)
 
 
-def _put_column(name: str, parts: Sequence[Array], buffers: list[Buffer]) -> _Column:
+def _put_column(name: str, parts: Sequence[Array], buffers: list[Buffer], place: Place | None) -> _Column:
     first = parts[0]
     dtype, shape = first.dtype, first.shape[1:]
     size = 0
@@ -161,6 +188,10 @@ def _put_column(name: str, parts: Sequence[Array], buffers: list[Buffer]) -> _Co
                 raise ProtocolError(f"tensor '{name}' has dtype {dtype}, which no V2 datatype stands for")
             parts = [part.astype(little) for part in parts]
             code = little.str
+        if place is not None and (whole := sum(part.nbytes for part in parts)) >= SHARED:
+            at = place.put(parts, whole)
+            if at >= 0:
+                return _Column(name, code, shape, whole, at)
         if len(parts) > 1 and len(parts) * first.nbytes < _COPIED:
             parts = (np.concatenate(parts),)
         for part in parts:
@@ -173,11 +204,22 @@ def _put_column(name: str, parts: Sequence[Array], buffers: list[Buffer]) -> _Co
 
 
 def _padded(columns: list[_Column]) -> int:
-    return sum(column.size + -column.size % 8 for column in columns)
+    return sum(column.size + -column.size % 8 for column in columns if column.at < 0)
 
 
-def encode_run(batch: int, groups: Sequence[Sequence[Tensors]]) -> list[Buffer]:
+def encode_run(
+    batch: int,
+    groups: Sequence[Sequence[Tensors]],
+    place: Place | None = None,
+    grant: tuple[int, int] | None = None,
+) -> list[Buffer]:
     """Return the buffers of a frame that runs groups of members that are alike, see `block.group`.
+
+    Args:
+        batch: Its number.
+        groups: The members.
+        place: Where large columns may stand.
+        grant: Place and bytes of shared memory that the answer may be written to.
 
     Raises:
         ProtocolError: A value cannot be sent, or all together is too large.
@@ -191,14 +233,18 @@ def encode_run(batch: int, groups: Sequence[Sequence[Tensors]]) -> list[Buffer]:
         # Of several, `group` has made sure.
         if len(members) == 1 and (name := uneven(first.arrays, counts[0])):
             raise ProtocolError(f"tensor '{name}' has not as many rows as the first one, {counts[0]}")
-        columns = [_put_column(name, [m.arrays[name] for m in members], buffers) for name in first.arrays]
+        columns = [
+            _put_column(name, [m.arrays[name] for m in members], buffers, place) for name in first.arrays
+        ]
         size += _padded(columns)
         heads.append(_BlockHead(columns, counts, first.parameters, first.outputs))
-    return _frame(_RUN, _RunHead(batch, heads), buffers, size)
+    return _frame(_RUN, _RunHead(batch, heads, grant), buffers, size)
 
 
-def encode_done(batch: int, service_s: float, outcomes: Sequence[Outcome]) -> list[Buffer]:
-    """Return the buffers of a frame that ends a batch.
+def encode_done(
+    batch: int, service_s: float, outcomes: Sequence[Outcome], place: Place | None = None
+) -> list[Buffer]:
+    """Return the buffers of a frame that ends a batch; large columns stand at `place`.
 
     Raises:
         ProtocolError: A value cannot be sent, or all together is too large.
@@ -211,13 +257,13 @@ def encode_done(batch: int, service_s: float, outcomes: Sequence[Outcome]) -> li
         if isinstance(outcome, SemaforoError):
             errors[index] = _ErrorHead(outcome.code, outcome.message, outcome.retry_after_s)
             continue
-        columns = [_put_column(name, (array,), buffers) for name, array in outcome.columns.items()]
+        columns = [_put_column(name, (array,), buffers, place) for name, array in outcome.columns.items()]
         size += _padded(columns)
         blocks.append(_BlockHead(columns, outcome.counts))
     return _frame(_DONE, _DoneHead(batch, service_s, blocks, errors), buffers, size)
 
 
-def _take_block(head: _BlockHead, body: bytearray, offset: int) -> tuple[Block, int]:
+def _take_block(head: _BlockHead, body: bytearray, offset: int, memory: Memory | None) -> tuple[Block, int]:
     rows = sum(head.counts)
     columns: dict[str, Array] = {}
     for column in head.columns:
@@ -230,13 +276,18 @@ def _take_block(head: _BlockHead, body: bytearray, offset: int) -> tuple[Block, 
             dtype = np.dtype(column.dtype)
             if dtype.kind not in "biuf":
                 raise ValueError(f"tensor '{column.name}' has the dtype {dtype}")
+            if column.at >= 0:
+                if memory is None:
+                    raise ValueError(f"tensor '{column.name}' stands in memory that is not shared")
+                columns[column.name] = memory.view(column.at, column.size).view(dtype).reshape(shape)
+                continue
             array = np.frombuffer(body, dtype, column.size // dtype.itemsize, offset)
         columns[column.name] = array.reshape(shape)
         offset += column.size + -column.size % 8
     return Block(columns, head.counts, head.parameters, head.outputs), offset
 
 
-def _decode_frame(kind: int, header: int, body: bytearray) -> Message:
+def _decode_frame(kind: int, header: int, body: bytearray, memory: Memory | None) -> Message:
     head = memoryview(body)[:header]
     offset = header + -header % 8
     try:
@@ -244,9 +295,9 @@ def _decode_frame(kind: int, header: int, body: bytearray) -> Message:
             run = _decode_run(head)
             blocks: list[Block] = []
             for block_head in run.blocks:
-                block, offset = _take_block(block_head, body, offset)
+                block, offset = _take_block(block_head, body, offset, memory)
                 blocks.append(block)
-            return Run(run.batch, blocks)
+            return Run(run.batch, blocks, run.grant)
         if kind == _DONE:
             done = _decode_done(head)
             outcomes: list[Outcome] = []
@@ -256,7 +307,7 @@ def _decode_frame(kind: int, header: int, body: bytearray) -> Message:
                 if error is not None:
                     outcomes.append(error_from(error.code, error.message, error.retry_after_s))
                 else:
-                    block, offset = _take_block(next(heads), body, offset)
+                    block, offset = _take_block(next(heads), body, offset, memory)
                     outcomes.append(block)
             return Done(done.batch, done.service_s, outcomes)
         message: Message = _DECODERS[kind](head)
@@ -268,9 +319,14 @@ def _decode_frame(kind: int, header: int, body: bytearray) -> Message:
 
 
 class FrameReader:
-    """Turns bytes into messages: write into `buffer()`, then call `received` with the number of bytes."""
+    """Turns bytes into messages: write into `buffer()`, then call `received` with the number of bytes.
+
+    Attributes:
+        memory: What is shared with the other side, if anything.
+    """
 
     def __init__(self, *, max_header: int = MAX_HEADER, max_buffers: int = MAX_BUFFERS) -> None:
+        self.memory: Memory | None = None
         self._max_header = max_header
         self._max_buffers = max_buffers
         self._scratch = bytearray(_SCRATCH)
@@ -299,7 +355,7 @@ class FrameReader:
             self._filled += count
             if self._filled == len(self._large):
                 body, self._large = self._large, None
-                messages.append(_decode_frame(self._kind, self._header, body))
+                messages.append(_decode_frame(self._kind, self._header, body, self.memory))
             return messages
         self._end += count
         while self._end - self._start >= _PREFIX.size:
@@ -311,7 +367,7 @@ class FrameReader:
                 break
             body = self._scratch[start : start + size]
             self._start = start + size
-            messages.append(_decode_frame(self._kind, self._header, body))
+            messages.append(_decode_frame(self._kind, self._header, body, self.memory))
         self._compact()
         return messages
 

@@ -26,12 +26,13 @@ class Load(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Loaded(msgspec.Struct, array_like=True, frozen=True):
-    """A replica is warm. The fields are those of `live.handle.Started`."""
+    """A replica is warm. Fields are those of `live.handle.Started`; `shares`: it takes arrays in shared memory."""
 
     profile: Profile | None
     signature: Signature | None
     memory_bytes: int
     slots: int
+    shares: bool = False
 
 
 class LoadFailed(msgspec.Struct, array_like=True, frozen=True):
@@ -111,11 +112,18 @@ class Stop(msgspec.Struct, array_like=True, frozen=True):
     """End what is open, then exit."""
 
 
+class Freed(msgspec.Struct, array_like=True, frozen=True):
+    """Nobody in the worker reads these places of shared memory any more; each counts for one time it was given."""
+
+    places: list[int]
+
+
 class Run(msgspec.Struct, frozen=True):
-    """Run these blocks, in order, as one batch."""
+    """Run these blocks, in order, as one batch; `grant`: place and bytes that the answer may be written to."""
 
     batch: int
     blocks: list[Block]
+    grant: tuple[int, int] | None = None
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -128,6 +136,6 @@ class Done(msgspec.Struct, frozen=True):
 
 Plain = (
     Hello | Load | Loaded | LoadFailed | RunChat | Failed | Busy | Chunk | StreamDone | Limits | Cancel | Ping
-    | Pong | Stop
+    | Pong | Stop | Freed
 )  # fmt: skip
 Message = Plain | Run | Done

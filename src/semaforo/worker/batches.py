@@ -10,17 +10,23 @@ from semaforo.runtime.failure import Failure
 from semaforo.runtime.serve import CANCELLED, tell
 from semaforo.runtime.stream import StreamEnd
 from semaforo.wire.block import Outcome
-from semaforo.wire.frames import encode_done
-from semaforo.wire.messages import Busy, Chunk, Failed, Run, RunChat, Stop, StreamDone
+from semaforo.wire.frames import Place, encode_done
+from semaforo.wire.messages import Busy, Chunk, Failed, Freed, Run, RunChat, Stop, StreamDone
 from semaforo.wire.payload import ChatChunk
+from semaforo.worker.arena import Window
 from semaforo.worker.control import Control, Progress
 from semaforo.worker.link import BlockingLink, LoopLink
 
 
 class FrameOutbox:
-    """Sends what becomes of each batch to the gateway."""
+    """Sends what becomes of each batch to the gateway.
+
+    Attributes:
+        place: Shared memory for the answer to the batch at hand.
+    """
 
     def __init__(self, link: BlockingLink | LoopLink, progress: Progress) -> None:
+        self.place: Place | None = None
         self._link = link
         self._progress = progress
 
@@ -28,7 +34,7 @@ class FrameOutbox:
         """Send the outcomes; those that cannot be sent are a failure of the model."""
         self._progress.end(batch)
         try:
-            buffers = encode_done(batch, service_s, outcomes)
+            buffers = encode_done(batch, service_s, outcomes, self.place)
         except ProtocolError as error:
             self._link.send(Failed(batch, "error", f"the model's answer cannot be sent: {error.message}"))
         else:
@@ -52,19 +58,33 @@ class FrameOutbox:
             self._link.send(Failed(batch, failure.kind, failure.message, failure.retry_after_s))
 
 
-def serve_batches(link: BlockingLink, executor: Executor, control: Control, progress: Progress) -> None:
+def serve_batches(
+    link: BlockingLink, executor: Executor, control: Control, progress: Progress, window: Window | None
+) -> None:
     """Run batches in order until the gateway says stop or goes away."""
     outbox = FrameOutbox(link, progress)
-    for message in link.messages():
+    messages = link.messages()
+    while (message := next(messages, None)) is not None:
         if isinstance(message, Run):
-            batch = message.batch
-            if control.take_cancelled(batch):
-                outbox.failed(batch, CANCELLED)
-                continue
-            progress.begin(batch)
-            outcomes, service_s = executor.run_blocks(message.blocks)
-            tell(outbox, batch, outcomes, service_s)
+            if window is not None:
+                outbox.place = window.grant(message.grant)
+            _run(message, outbox, executor, control, progress)
         elif isinstance(message, RunChat):
             outbox.failed(message.batch, Failure("invalid", "this model answers tensors, not chats"))
         elif isinstance(message, Stop):
             return
+        # Nothing is held while the next message is awaited, so that memory is given back at once.
+        outbox.place = message = None
+        if window is not None and window.freed:
+            freed, window.freed = window.freed, []
+            link.send(Freed(freed))
+
+
+def _run(message: Run, outbox: FrameOutbox, executor: Executor, control: Control, progress: Progress) -> None:
+    batch = message.batch
+    if control.take_cancelled(batch):
+        outbox.failed(batch, CANCELLED)
+        return
+    progress.begin(batch)
+    outcomes, service_s = executor.run_blocks(message.blocks)
+    tell(outbox, batch, outcomes, service_s)

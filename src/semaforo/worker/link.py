@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from semaforo.errors import ProtocolError
-from semaforo.wire.frames import Buffer, FrameReader, encode, size_of
+from semaforo.wire.frames import Buffer, FrameReader, Memory, encode, size_of
 from semaforo.wire.messages import Message, Plain
 
 _JOINED = 128 * 1024
@@ -19,9 +19,10 @@ _JOINED = 128 * 1024
 class BlockingLink:
     """One end of a socket for a thread that waits."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, memory: Memory | None = None) -> None:
         self._sock = sock
         self._reader = FrameReader()
+        self._reader.memory = memory
         self._pending: deque[Message] = deque()
         self._sending = threading.Lock()
 
@@ -37,6 +38,7 @@ class BlockingLink:
             count = self._receive()
             if count == 0:
                 return
+            # Held nowhere else: what was given out is let go of when whoever took it lets go.
             self._pending.extend(self._reader.received(count))
 
     def send(self, message: Plain) -> None:
@@ -70,14 +72,19 @@ class LoopLink(asyncio.BufferedProtocol):
     Args:
         on_message: Called with each message.
         on_lost: Called once when the socket is closed, with why where the peer is at fault.
+        memory: What is shared with the other side.
     """
 
     def __init__(
-        self, on_message: Callable[[Message], None], on_lost: Callable[[ProtocolError | None], None]
+        self,
+        on_message: Callable[[Message], None],
+        on_lost: Callable[[ProtocolError | None], None],
+        memory: Memory | None = None,
     ) -> None:
         self._on_message = on_message
         self._on_lost = on_lost
         self._reader = FrameReader()
+        self._reader.memory = memory
         self._transport: asyncio.Transport | None = None
         self._fault: ProtocolError | None = None
 

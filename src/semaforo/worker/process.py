@@ -23,6 +23,7 @@ from semaforo.entities import ReplicaSpec
 from semaforo.errors import ProtocolError, SemaforoError
 from semaforo.runtime.host import Hosted, load, warm, warm_awaited
 from semaforo.wire.messages import Hello, Load, Loaded, LoadFailed
+from semaforo.worker.arena import Window
 from semaforo.worker.batches import serve_batches
 from semaforo.worker.control import Control, Progress
 from semaforo.worker.link import BlockingLink
@@ -38,13 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=int, required=True, help="file descriptor of the data socket")
     parser.add_argument("--control", type=int, required=True, help="file descriptor of the control socket")
     parser.add_argument("--parent", type=int, required=True, help="process id of the gateway")
+    parser.add_argument("--memory", type=int, default=-1, help="file descriptor of shared memory, -1 = none")
     given = parser.parse_args(arguments)
     die_with(given.parent)
     # Ctrl-C in a terminal reaches every process; the gateway decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    return _serve(_socket(given.data), _socket(given.control))
+    return _serve(_socket(given.data), _socket(given.control), given.memory)
 
 
 def _socket(descriptor: int) -> socket.socket:
@@ -53,8 +55,9 @@ def _socket(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
-def _serve(data: socket.socket, control_socket: socket.socket) -> int:
-    link = BlockingLink(data)
+def _serve(data: socket.socket, control_socket: socket.socket, memory: int) -> int:
+    window = Window(memory) if memory >= 0 else None
+    link = BlockingLink(data, window)
     progress = Progress()
     control = Control(BlockingLink(control_socket), progress)
     control.start()
@@ -75,9 +78,15 @@ def _serve(data: socket.socket, control_socket: socket.socket) -> int:
             return 1
         with contextlib.suppress(BrokenPipeError):
             link.send(
-                Loaded(hosted.profile, hosted.signature, max(hosted.memory_bytes, _resident()), hosted.slots)
+                Loaded(
+                    hosted.profile,
+                    hosted.signature,
+                    max(hosted.memory_bytes, _resident()),
+                    hosted.slots,
+                    shares=window is not None and hosted.executor is not None,
+                )
             )
-            _run(link, data, hosted, control, progress, options, runner)
+            _run(link, data, hosted, control, progress, options, runner, window)
         hosted.close()
     return 0
 
@@ -98,9 +107,10 @@ def _run(
     progress: Progress,
     options: WorkerOptions,
     runner: asyncio.Runner,
+    window: Window | None,
 ) -> None:
     if hosted.executor is not None:
-        serve_batches(link, hosted.executor, control, progress)
+        serve_batches(link, hosted.executor, control, progress, window)
         return
     from semaforo.worker.streams import serve_streams
 
