@@ -118,8 +118,7 @@ class Served:
             data.write_text("\n".join(lines))
         else:
             np.savez(data, **columns)
-        for name in (*FITTED, "weighted_vote"):
-            self._command("every-way", str(data), "--step", f"by_{name}")
+        self._command("every-way", str(data))
         words = ("--give-up", str(GIVE_UP), "--most", str(MOST))
         (cascade,) = self._command("cascade", str(data), *words)["cascades"]
         self.write(cascade["when"])

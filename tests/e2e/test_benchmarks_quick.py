@@ -22,6 +22,15 @@ KEYS = {
     },
     "faults": {"admitted", "lost", "wrong", "duplicated", "recovery_p95_s", "not_recovered", "processes_left"},
     "path": {"cpu_vs_bare", "cpu_process_vs_bare", "errors"},
+    "fusion": {
+        f"{key}{end}"
+        for key in ("best_member", "best_fusion", "cascade_gap_points", "cascade_large_calls")
+        for end in ("", "_digits")
+    },
+    "graphs": {
+        "overhead_us", "overhead_http_us", "hop_600kb_us", "copies_inprocess", "cancel_ms_p99",
+        "cancelled_that_went_on", "deadlocks_of_10000",
+    },
     "fuzz": {"inputs", "server_errors", "hangs", "leaks"},
     "serving": {
         "cpu_vs_bare", "cpu_process_vs_bare", "grpc_vs_echo", "conv_vs_onnxruntime", "binary_vs_json",
@@ -33,6 +42,8 @@ MUST_BE_ZERO = {
     "overload": ("unanswered",),
     "faults": ("lost", "wrong", "duplicated", "not_recovered", "processes_left"),
     "path": ("errors",),
+    "fusion": (),
+    "graphs": ("copies_inprocess", "cancelled_that_went_on", "deadlocks_of_10000"),
     "fuzz": ("server_errors", "hangs", "leaks"),
     "serving": ("errors",),
 }

@@ -71,7 +71,7 @@ class Crew:
         grace_s: float = 30.0,
     ) -> None:
         self.handles: dict[str, Handle] = {}
-        self.inline: list[Hurried] = []
+        self.inline: dict[str, Hurried] = {}
         self.started: dict[str, Started] = {}
         self.grace_s = grace_s
         self._factory = factory
@@ -158,7 +158,7 @@ class Crew:
         self._news.set()
 
     def _note_inline(self) -> None:
-        self.inline = [handle for handle in self.handles.values() if isinstance(handle, Hurried)]
+        self.inline = {name: handle for name, handle in self.handles.items() if isinstance(handle, Hurried)}
 
     def drained(self, replica: str) -> None:
         """Note that the dispatcher says a draining replica is idle."""

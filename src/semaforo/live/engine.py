@@ -86,6 +86,8 @@ class Engine:
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(4)
         self._hurry: Callable[[], None] | None = None
+        # Replicas in the loop that were given work since the last hurry.
+        self._inline: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._control_timer: asyncio.TimerHandle | None = None
@@ -216,8 +218,11 @@ class Engine:
 
     def hurry(self) -> None:
         """Run what waits for the loop's next round now; not to be called from within an effect."""
-        for handle in self._crew.inline:
-            handle.hurry()
+        busy, self._inline = self._inline, set()
+        for replica in busy:
+            handle = self._crew.inline.get(replica)
+            if handle is not None:
+                handle.hurry()
 
     def predicted_s(self, target: str, rows: int) -> float:
         """Return the seconds a target takes for so many rows, by its slowest variant in service."""
@@ -355,7 +360,11 @@ class Engine:
             self._loop.call_soon(self._tell, event)
             return
         handle.run(effect.batch, members, effect.rows)
-        self._hurry = getattr(handle, "hurry", None)
+        if effect.replica in self._crew.inline:
+            self._inline.add(effect.replica)
+            self._hurry = self._crew.inline[effect.replica].hurry
+        else:
+            self._hurry = None
 
     def _finish(self, effect: Finish) -> None:
         rid = effect.request

@@ -40,13 +40,17 @@ class Parts:
         graph: What it is made of.
         conductor: The engine.
         sessions: What sessions remember.
+        forget_s: Seconds for which a session that is not used is remembered.
 
     Raises:
         RuntimeLoadError: The graph cannot run; the message has all that is wrong.
     """
 
-    def __init__(self, graph: Graph, conductor: Conductor, sessions: Sessions) -> None:
+    def __init__(
+        self, graph: Graph, conductor: Conductor, sessions: Sessions, forget_s: float = 600.0
+    ) -> None:
         self.graph = graph
+        self._forget_s = forget_s
         self.conductor = conductor
         self.plan = Plan(graph)
         self._sessions = sessions
@@ -130,7 +134,7 @@ class Parts:
     def remember(self, request: Request, values: Values) -> None:
         """Keep in the session of a request what the graph says is to be kept."""
         if self.graph.remember:
-            self._sessions.put(self.graph, request, values)
+            self._sessions.put(self.graph, request, values, self._forget_s)
 
     def _answers(self) -> dict[str, str]:
         whole = self.graph.answer.get("")

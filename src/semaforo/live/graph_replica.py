@@ -69,7 +69,9 @@ class GraphReplica:
             graph = msgspec.convert(self._spec.options["graph"], Graph)
         except (KeyError, msgspec.ValidationError) as error:
             raise RuntimeLoadError(f"'{self._spec.variant}' holds no graph: {error}") from None
-        self._parts = parts = Parts(graph, self._conductor, self._sessions)
+        self._parts = parts = Parts(
+            graph, self._conductor, self._sessions, float(self._spec.options.get("forget_s", 600.0))
+        )
         parts.report, parts.chunk, parts.wake_at, parts.work = self._report, self._chunk, self._wake_at, work
         for function in parts.functions.values():
             await asyncio.to_thread(function.load)

@@ -57,8 +57,12 @@ class Sessions:
         rows = request.ref.rows
         self._forget()
         found = self._known.get(_key(graph, request)) if request.affinity else None
+        now = self._clock()
+        if found is not None and now - found.used_at > found.keep_s:
+            # Older ones that are kept for longer stand before it in the line.
+            found = None
         if found is not None:
-            found.used_at = self._clock()
+            found.used_at = now
             self._known.move_to_end(_key(graph, request))
         kept = found.values if found is not None else {}
         return {
@@ -78,7 +82,7 @@ class Sessions:
             return
         key = _key(graph, request)
         before = self._known.pop(key, None)
-        kept = dict(before.values) if before is not None else {}
+        kept = dict(before.values) if before is not None and self._clock() - before.used_at <= keep_s else {}
         for name, reference in graph.remember.items():
             kept[name] = whole(values.get(reference), values.rows, reference)
         if before is not None:
