@@ -115,10 +115,28 @@ def show(report: Report, data: Data, found: Outcome, members: list[str]) -> None
         fitted = f"{found.rehearsed[name]:.4f}" if name in found.rehearsed else ""
         shown.add_row(f"{name} ({kind})", f"{value:.4f}", f"{low:.3f} … {high:.3f}", fitted)
     report.tables.append(shown)
+    if report.keeping:
+        _plot(report, data, right, members)
     report.note(
         f"{data.told}; best member {best}, best fusion {fusion}, as rehearsed; the cascade may lose {GIVE_UP:.1%} "
         f"against the large model with 90 % confidence where it is fitted, at {MOST:.0%} of the calls at most"
     )
+
+
+def _plot(report: Report, data: Data, right: dict[str, Array], members: list[str]) -> None:
+    from benchmarks.plots import figure, save
+
+    names = sorted(right, key=lambda name: right[name].mean())
+    plot, axes = figure("accuracy", "")
+    colours = ["C0" if n in members else "C2" if n in FUSIONS else "C7" for n in names]
+    found = [resampled(right[name]) for name in names]
+    spread = [[v - low for v, low, _ in found], [high - v for v, _, high in found]]
+    axes.errorbar([v for v, _, _ in found], range(len(names)), xerr=spread, fmt="none", ecolor=colours)
+    axes.scatter([v for v, _, _ in found], range(len(names)), c=colours, zorder=3)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_title(f"{data.name}: members blue, fusions green, beside grey; 95 %")
+    plot.set_figheight(0.28 * len(names) + 1.0)
+    save(plot, report.plot_path(data.name))
 
 
 def resampled(values: Array) -> tuple[float, float, float]:

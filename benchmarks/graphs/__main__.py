@@ -31,7 +31,27 @@ def main() -> None:
     cancel.measure(report, asked.quick)
     report.progress("random graphs in simulation")
     deadlocks.measure(report, asked.quick)
+    if report.keeping:
+        _plot(report)
     report.finish()
+
+
+def _plot(report: Report) -> None:
+    from benchmarks.plots import figure, save
+
+    plot, axes = figure("bytes of the array", "µs for a hop")
+    lines = {"in process": "hop_inprocess_{}_us", "between processes": "hop_{}_us",
+             "shared memory and a byte": "shared_memory_{}_us"}  # fmt: skip
+    for title, key in lines.items():
+        found = [(4 * numbers, report.figures[key.format(size)]) for size, numbers in hops.SIZES.items()]
+        spread = [[f.value - f.low for _, f in found], [f.high - f.value for _, f in found]]
+        axes.errorbar(
+            [x for x, _ in found], [f.value for _, f in found], yerr=spread, marker="o", label=title
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.legend()
+    save(plot, report.plot_path("hops"))
 
 
 if __name__ == "__main__":

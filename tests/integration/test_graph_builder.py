@@ -115,3 +115,23 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     circle.ask("sign")
     with pytest.raises(ConfigError, match="asks itself"):
         Fleet.open(fleet, graphs=[circle])
+
+
+def test_what_several_steps_read_none_can_write_into() -> None:
+    @model("add", name="adder", isolation="inline", inputs={"x": "fp32[2]"}, outputs={"x": "fp32[2]"})
+    def adder(x: np.ndarray) -> np.ndarray:
+        x += 1
+        return x
+
+    alone, both = Graph("alone", task="add"), Graph("both", task="add")
+    first = alone.ask("adder", name="a")
+    alone.ask("adder", name="b", inputs={"x": first["x"]})
+    first = both.ask("adder", name="a")
+    left = both.ask("adder", name="b", inputs={"x": first["x"]})
+    both.fuse("mean", first, left)
+    with Fleet.of(adder, graphs=[alone, both]) as served:
+        assert served.infer("alone", x=np.zeros((1, 2), np.float32))["x"].tolist() == [[2.0, 2.0]]
+        answer = served.infer("both", x=np.zeros((1, 2), np.float32))
+        # The member that would have changed what the fusion reads is left out, and the answer says so.
+        assert answer["x"].tolist() == [[1.0, 1.0]]
+        assert answer.without == ("b: model_failed",)

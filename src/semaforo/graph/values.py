@@ -2,7 +2,8 @@
 
 Rules this module keeps:
 
-1. An array is handed on as it is; only a choice of rows, or a cast that the types ask for, makes another.
+1. An array is handed on as it is; only a choice of rows, or a cast that the types ask for, makes another. What
+   several read, none may write into.
 2. What a step is given are the rows that all its inputs have, and for which its condition holds.
 """
 
@@ -45,12 +46,14 @@ class Edge(msgspec.Struct, frozen=True):
         source: ``step.output``, ``input.name`` or ``session.name``.
         dtype: NumPy dtype to cast to, "" = as it is.
         shape: Shape of one row to take, None = as it is.
+        shared: Whether something else reads the same array, so that the step must not write into it.
     """
 
     name: str
     source: str
     dtype: str = ""
     shape: tuple[int, ...] | None = None
+    shared: bool = False
 
 
 def edge(name: str, source: str, given: TensorSpec, wanted: TensorSpec | None) -> Edge:
@@ -133,6 +136,9 @@ def _cut(one: Edge, value: Rows, rows: Array | None) -> Array:
         array = array.astype(one.dtype)
     if one.shape is not None:
         array = array.reshape(len(array), *one.shape)
+    if one.shared and array.flags.writeable and np.may_share_memory(array, value.array):
+        array = array.view()
+        array.flags.writeable = False
     return array
 
 

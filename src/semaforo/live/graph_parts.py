@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -70,6 +71,7 @@ class Parts:
         }
         self.answer = self._answers()
         self.ends = self._ends()
+        self._note_shared()
         self.options = {step.name: _options(step, types) for step in graph.steps if step.kind == "fuse"}
         self.history = {step.name: History(step) for step in graph.steps if step.kind == "fuse"}
         self._refs: dict[tuple[str, tuple[Any, ...]], Ref] = {}
@@ -135,6 +137,22 @@ class Parts:
         """Keep in the session of a request what the graph says is to be kept."""
         if self.graph.remember:
             self._sessions.put(self.graph, request, values, self._forget_s)
+
+    def _note_shared(self) -> None:
+        """Mark the edges of values that more than one step, fusion or answer reads."""
+        readers: Counter[str] = Counter(one.source for edges in self.edges.values() for one in edges)
+        readers.update([*self.answer.values(), *self.graph.remember.values()])
+        for step in self.graph.steps:
+            readers.update(f"{member}.{name}" for member in step.of for name in self.types.gives[member])
+        self.edges = {
+            name: tuple(
+                msgspec.structs.replace(
+                    one, shared=readers[one.source] > 1 or one.source.startswith("session.")
+                )
+                for one in edges
+            )
+            for name, edges in self.edges.items()
+        }
 
     def _answers(self) -> dict[str, str]:
         whole = self.graph.answer.get("")
