@@ -199,3 +199,4 @@ def test_graphs_are_drawn(tmp_path: Path) -> None:
     assert wrong.returncode == 1
     assert "Did you mean 'stepwise'" in wrong.stderr
     assert "--svg takes one graph" in show("--svg", "g.svg").stderr
+    assert "cannot be written" in show("stepwise", "--svg", "no/such/folder.svg").stderr

@@ -133,8 +133,11 @@ def _write(plan: Blueprint, graph: Graph, found: Fitted) -> str:
     assert settings is not None
     named = settings.steps[found.step].fitted
     path = plan.file.folder / (named or f"{graph.name}-{found.step}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(found.learned) + b"\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.encode(found.learned) + b"\n")
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None
     hint = (
         "" if named else f": write `fitted: {path.name}` under models.{graph.name}.graph.steps.{found.step}"
     )

@@ -35,7 +35,10 @@ def run(name: str, fleet: Path, to: Path | None, deep: bool) -> None:
     if to is not None:
         if len(chosen) != 1:
             raise InvalidRequest(f"--svg takes one graph: name it. There are {', '.join(graphs)}")
-        to.write_text(svg(_picture(plan.catalog, graphs, chosen[0])), encoding="utf-8")
+        try:
+            to.write_text(svg(_picture(plan.catalog, graphs, chosen[0])), encoding="utf-8")
+        except OSError as error:
+            raise InvalidRequest(f"{to} cannot be written: {error.strerror}") from None
         print(f"Wrote {to}")
         return
     console = Console(highlight=False)
