@@ -55,14 +55,14 @@ def test_steps_that_do_not_need_each_other_begin_together() -> None:
 def test_a_failure_goes_on_to_what_needs_it_and_its_reason_to_the_answer() -> None:
     run = flow(ask("a"), ask("b", "a"), ask("c", "b"))
     run.begin(0)
-    assert run.missing("a", BAD, 1) == [Failed("c", "model_failed", "it broke", 0.5)]
+    assert run.missing("a", BAD, 1) == [Failed("a", "model_failed", "it broke", 0.5)]
     assert set(run.without) == {"a", "b", "c"}
 
 
 def test_work_for_an_answer_that_cannot_be_is_stopped() -> None:
     run = flow(ask("a"), ask("b"), ask("c", "a", "b"))
     run.begin(0)
-    assert run.missing("a", BAD, 1) == [Drop("b"), Failed("c", "model_failed", "it broke", 0.5)]
+    assert run.missing("a", BAD, 1) == [Drop("b"), Failed("a", "model_failed", "it broke", 0.5)]
     assert run.phases["b"] == Phase.DROPPED
 
 
@@ -73,7 +73,7 @@ def test_a_fusion_goes_on_with_who_is_there() -> None:
     assert begun(run.done("b", 2)) == ["f"]
     assert run.present("f") == ["b"]
     assert run.done("f", 3) == [Answered()]
-    assert run.without == {"a": BAD}
+    assert run.without == {"a": Loss("model_failed", "it broke", 0.5, "a")}
 
 
 def test_a_fusion_cannot_do_with_less_than_it_says() -> None:
@@ -174,3 +174,20 @@ def test_what_comes_after_waits_for_the_end_whatever_it_is() -> None:
     run = flow(ask("a"), ask("b", after=("a",)), fuse("f", "b", "a"))
     assert begun(run.begin(0)) == ["a"]
     assert begun(run.missing("a", BAD, 1)) == ["b"]
+
+
+def test_the_step_at_fault_is_named_not_the_one_that_needs_it() -> None:
+    graph = Graph(
+        name="g",
+        task="t",
+        steps=(
+            Step(name="cut", kind="call", target="f"),
+            Step(name="read", kind="ask", target="m", inputs={"x": "cut.y"}),
+        ),
+        answer={"": "read"},
+    )
+    flow = Flow(Plan(graph), float("inf"), {}, {})
+    flow.begin(0.0)
+    (failed,) = flow.missing("cut", Loss("model_failed", "cannot reshape"), 0.0)
+    assert failed == Failed("cut", "model_failed", "cannot reshape")
+    assert list(flow.without) == ["cut", "read"]

@@ -74,11 +74,12 @@ _ENDED = (Phase.DONE, Phase.SKIPPED, Phase.MISSING, Phase.DROPPED)
 
 
 class Loss(msgspec.Struct, frozen=True):
-    """Why a step is missing: code and text of the error, and when trying again may help."""
+    """Why a step is missing: code and text of the error, when trying again may help, and the step at fault."""
 
     code: str
     message: str
     retry_after_s: float = 0.0
+    step: str = ""
 
 
 class Plan:
@@ -160,7 +161,7 @@ class Flow:
         """Note that a step has failed."""
         if self.over or self.phases[step] in _ENDED:
             return []
-        self.without[step] = loss
+        self.without[step] = loss if loss.step else msgspec.structs.replace(loss, step=step)
         return self._ended(step, Phase.MISSING, now)
 
     def agreed(self, step: str, now: float) -> list[FlowEffect]:
@@ -306,7 +307,7 @@ class Flow:
         for name in self._plan.wanted:
             if phases[name] in (Phase.MISSING, Phase.DROPPED):
                 loss = self._loss_of(name)
-                self._finish(Failed(name, loss.code, loss.message, loss.retry_after_s), out)
+                self._finish(Failed(loss.step or name, loss.code, loss.message, loss.retry_after_s), out)
                 return
             if phases[name] == Phase.SKIPPED:
                 text = f"step '{name}', of which the answer is made, was skipped for every row"
