@@ -49,7 +49,8 @@ def keep_to_loopback() -> None:
     )
 
 
-if __name__ == "__main__":
+def run(application: Any) -> None:
+    """Serve an application on loopback until told to end."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -67,7 +68,11 @@ if __name__ == "__main__":
         _temp_dir=os.environ["SCRATCH"],
     )
     serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PORT"])}, logging_config=QUIET)
-    serve.run(Net.bind(os.environ["FORM"]), route_prefix="/infer", logging_config=QUIET)
+    serve.run(application, route_prefix="/infer", logging_config=QUIET)
     ended.wait()
     serve.shutdown()
     ray.shutdown()
+
+
+if __name__ == "__main__":
+    run(Net.bind(os.environ["FORM"]))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from typing import Any
 
 import numpy as np
-import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 
 from benchmarks.peers.model import Model, from_v2
-from benchmarks.peers.ray_app import QUIET, keep_to_loopback
+from benchmarks.peers.ray_app import run
 
 STEPS = 5
 
@@ -48,25 +44,4 @@ class Chain:
 
 
 if __name__ == "__main__":
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    environment = {
-        "env_vars": {name: os.environ[name] for name in ("MODEL", "PYTHONPATH")},
-        "worker_process_setup_hook": keep_to_loopback,
-    }
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200 << 20,
-        log_to_driver=False,
-        runtime_env=environment,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=os.environ["SCRATCH"],
-    )
-    serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PORT"])}, logging_config=QUIET)
-    steps = [Step.options(name=f"step{n}").bind() for n in range(STEPS)]
-    serve.run(Chain.bind(*steps), route_prefix="/infer", logging_config=QUIET)
-    ended.wait()
-    serve.shutdown()
-    ray.shutdown()
+    run(Chain.bind(*(Step.options(name=f"step{n}").bind() for n in range(STEPS))))
