@@ -14,6 +14,7 @@ import multiprocessing
 import socket
 import statistics
 import time
+from collections.abc import Sequence
 from multiprocessing import shared_memory
 from pathlib import Path
 
@@ -22,9 +23,14 @@ import uvloop
 
 from benchmarks.report import Report, bootstrap
 from semaforo import AsyncFleet, Fleet, Graph, model
+from semaforo.wire.frames import Buffer, size_of
+from semaforo.worker.link import LoopLink
 
 SIZES = {"256b": 64, "12kb": 3072, "600kb": 153_600, "10mb": 2_621_440}
 """Name → numbers (fp32) in a row."""
+
+_COUNTED = 20
+_SETTLE_S = 0.1
 
 MODEL = """\
 def same(x):
@@ -57,9 +63,48 @@ def measure(report: Report, folder: Path, quick: bool) -> None:
             name = f"hop_{size}_us" if where == "process" else f"hop_inprocess_{size}_us"
             report.add(name, bootstrap(hops), "µs", aim=150.0 if name == "hop_600kb_us" else None)
     report.count("copies_inprocess", _copies(folder), aim=0)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sent = runner.run(_sent(_fleet(folder, "process")))
+    for size, count in sent.items():
+        report.count(f"hop_{size}_socket_bytes", count)
     for size, numbers in SIZES.items():
         if not quick or numbers < 1e6:
             report.add(f"shared_memory_{size}_us", bootstrap(_least(4 * numbers, 5 if quick else 60)), "µs")
+
+
+async def _sent(path: Path) -> dict[str, int]:
+    """Return the bytes that cross the gateway's sockets for one hop, both ways, by size."""
+    crossed = [0]
+    send, received = LoopLink.send_buffers, LoopLink.buffer_updated
+
+    def counted(link: LoopLink, buffers: Sequence[Buffer]) -> None:
+        crossed[0] += size_of(buffers)
+        send(link, buffers)
+
+    def counting(link: LoopLink, count: int) -> None:
+        crossed[0] += count
+        received(link, count)
+
+    found: dict[str, int] = {}
+    LoopLink.send_buffers, LoopLink.buffer_updated = counted, counting  # type: ignore[method-assign]
+    try:
+        async with AsyncFleet.open(path) as fleet:
+            for size, numbers in SIZES.items():
+                rows = np.zeros((1, numbers), np.float32)
+                totals = []
+                for name in ("chain2", "chain3"):
+                    # The first answers of a size still travel: room for answers is as large as they have been.
+                    await asyncio.gather(*(fleet.infer(name, x=rows) for _ in range(3)))
+                    await asyncio.sleep(_SETTLE_S)
+                    before = crossed[0]
+                    for _ in range(_COUNTED):
+                        await fleet.infer(name, x=rows)
+                    await asyncio.sleep(_SETTLE_S)
+                    totals.append(crossed[0] - before)
+                found[size] = round((totals[1] - totals[0]) / _COUNTED)
+    finally:
+        LoopLink.send_buffers, LoopLink.buffer_updated = send, received  # type: ignore[method-assign]
+    return found
 
 
 def _copies(folder: Path) -> int:
