@@ -51,6 +51,7 @@ class Asked:
     final: bool = False
     outcome: str = ""
     released: bool = False
+    gain: dict[str, float] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

@@ -15,15 +15,18 @@ from semaforo.core.events import (
     Cancelled,
     DispatcherEvent,
     DrainReplica,
+    Feedback,
     FirstChunk,
     FleetChanged,
     Limits,
     Progress,
+    Remembered,
     ReplicaGone,
     ReplicaReady,
     Report,
     Scored,
 )
+from semaforo.core.state import History
 from semaforo.entities import (
     BatchProfile,
     Cost,
@@ -38,6 +41,7 @@ from semaforo.entities import (
     TensorSpec,
     Variant,
 )
+from semaforo.policy import posterior
 
 SHAPES = ("", "x:FP32:4", "x:FP32:8")
 PREFERENCES = (Preference(), Preference(), Preference(goal="cost"), Preference(goal="quality"))
@@ -235,11 +239,22 @@ def cancellation(rng: Random, rig: Rig) -> DispatcherEvent:
     return Cancelled(some_request(rng, rig))
 
 
+def feedback(rng: Random, rig: Rig) -> DispatcherEvent:
+    """Somebody says what an answer was worth, or what was known is remembered."""
+    names = [*rig.model.catalog.variants, "ghost/1/v"]
+    if rng.random() < 0.1:
+        known = posterior.begun(rng.random())
+        for _ in range(rng.randrange(30)):
+            known.learn(rng.random())
+        return Remembered({rng.choice(names): History(known)})
+    return Feedback(some_request(rng, rig), rng.choice(names), rng.choice((0.0, 1.0, rng.random())))
+
+
 def scores(rng: Random, rig: Rig) -> DispatcherEvent:
     """Scores come in."""
     waiting = [i for i, a in rig.model.asked.items() if a.scoring and not a.outcome]
     rid = rng.choice(waiting) if waiting else some_request(rng, rig)
-    return Scored(rid, {v: rng.random() for v in rig.model.catalog.variants if rng.random() < 0.8})
+    return Scored(rid, {v: rng.uniform(-1.0, 1.0) for v in rig.model.catalog.variants if rng.random() < 0.8})
 
 
 def change(rng: Random, rig: Rig) -> DispatcherEvent:
@@ -253,7 +268,7 @@ def change(rng: Random, rig: Rig) -> DispatcherEvent:
 
 KINDS = (
     (arrival, 50), (good_end, 16), (bad_end, 5), (cancelled_end, 4), (stream_news, 3), (replica_news, 6),
-    (cancellation, 3), (scores, 3), (change, 0.5),
+    (cancellation, 3), (scores, 3), (feedback, 3), (change, 0.5),
 )  # fmt: skip
 
 

@@ -10,10 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from math import inf
 
+import msgspec
+
 from property.account import AHEAD_MOST_S, EPS, MAX_TRIES, MAX_WAIT_S, Asked, Standing, Work, expect, why_not
 from property.between import check_between
 from semaforo.catalog.state import Catalog
 from semaforo.core.effects import (
+    Believed,
     Cancel,
     Decided,
     DispatcherEffect,
@@ -40,6 +43,7 @@ from semaforo.core.events import (
     Scored,
     Tick,
 )
+from semaforo.core.history import same
 from semaforo.core.outcome import BUSY_PAUSE_S
 from semaforo.entities import Profile, Request, StreamProfile, TaskType, Variant
 
@@ -65,6 +69,7 @@ class Model:
         self._last_batch = 0
         self._order = 0
         self.falling: set[str] = set()
+        self.believed: dict[str, float] = {}
 
     # --- what may be asked about the world -------------------------------------------------------------
 
@@ -78,7 +83,17 @@ class Model:
 
     def may_serve(self, variant: Variant, asked: Asked) -> bool:
         """Tell whether the contract allows it."""
-        return not why_not(self.catalog, variant, asked.request)
+        return not why_not(self.catalog, self.as_believed(variant), asked.request)
+
+    def as_believed(self, variant: Variant) -> Variant:
+        """Return a variant with the quality that feedback has shown."""
+        quality = self.believed.get(variant.id)
+        return variant if quality is None else msgspec.structs.replace(variant, quality=quality)
+
+    def quality(self, variant: Variant, asked: Asked) -> float:
+        """Return what a variant is likely to be worth on a request."""
+        usual = self.as_believed(variant).quality
+        return min(1.0, max(0.0, (0.5 if usual is None else usual) + asked.gain.get(variant.id, 0.0)))
 
     def eligible(self, asked: Asked) -> list[Variant]:
         """Return the variants in the catalog that the contract allows."""
@@ -89,8 +104,8 @@ class Model:
         among = self.eligible(asked)
         if any(v.cost.metered for v in among):
             return False
-        best = max(0.5 if v.quality is None else v.quality for v in among)
-        mine = 0.5 if variant.quality is None else variant.quality
+        best = max(self.quality(v, asked) for v in among)
+        mine = self.quality(variant, asked)
         keep = {"cost": asked.task.prefer.keep_quality, "quality": 0.99, "weights": 0.0}[
             asked.task.prefer.goal
         ]
@@ -134,6 +149,8 @@ class Model:
             elif isinstance(effect, Score):
                 self.asked[effect.request].scoring = True
                 self.asked[effect.request].scored_by = effect.by
+            elif isinstance(effect, Believed):
+                self.believed[effect.variant] = effect.quality
             elif isinstance(effect, Decided):
                 self._decided(effect)
         for asked in self.asked.values():
@@ -157,6 +174,8 @@ class Model:
                     self.asked[member].started |= self.asked[member].request.stream
         elif isinstance(event, Scored):
             if event.request in self.asked:
+                if self.asked[event.request].scoring:
+                    self.asked[event.request].gain = event.gain
                 self.asked[event.request].scoring = False
         elif isinstance(event, Tick):
             for standing in self.replicas.values():
@@ -166,6 +185,7 @@ class Model:
                 if asked.scoring and now >= asked.scored_by:
                     asked.scoring = False
         elif isinstance(event, FleetChanged):
+            self.believed = {v: q for v, q in self.believed.items() if same(v, self.catalog, event.catalog)}
             # What was measured of an artefact stays true of it, whatever a new file says.
             old, new = self.catalog.templates, event.catalog
             self.measured = {
@@ -280,9 +300,8 @@ class Model:
 
     def _decided(self, effect: Decided) -> None:
         if effect.pick and effect.pick in self.catalog.variants and effect.request in self.asked:
-            why = why_not(
-                self.catalog, self.catalog.variants[effect.pick], self.asked[effect.request].request
-            )
+            picked = self.as_believed(self.catalog.variants[effect.pick])
+            why = why_not(self.catalog, picked, self.asked[effect.request].request)
             expect(not why, "contract", f"{effect.request} was given to {effect.pick} in spite of its {why}")
 
     def _run(self, effect: Run, now: float) -> None:
@@ -362,7 +381,7 @@ class Model:
     def _member(self, one: Asked, effect: Run, variant: Variant, standing: Standing, now: float) -> None:
         rid, request = one.request.id, one.request
         expect(not one.outcome, "twice", f"{effect}: {rid} is already {one.outcome}")
-        why = why_not(self.catalog, variant, request)
+        why = why_not(self.catalog, self.as_believed(variant), request)
         expect(not why, "contract", f"{effect}: {rid} in spite of its {why}")
         expect(not one.final, "retry", f"{effect}: {rid} may not be tried again")
         expect(

@@ -16,6 +16,7 @@ from semaforo.core.events import (
     Arrived,
     BatchFailed,
     Busy,
+    Feedback,
     FleetChanged,
     Limits,
     Progress,
@@ -71,6 +72,7 @@ def random_world(seed: int) -> World:
             Scale(rng.choice(list(catalog.variants)), rng.randint(0, 3)), Limits(name, 0, -1, 0.1),
             Report(name, 0.05), Busy(number), BatchFailed(number, "upstream", "gone", 0.1), Progress(number, 300),
             Scored(rng.choice(sent), dict.fromkeys(catalog.variants, 0.5)),
+            Feedback(rng.choice(sent), rng.choice(list(catalog.variants)), rng.random()),
         )))  # fmt: skip
     for _ in range(rng.randint(0, 5)):
         world.cancel(rng.uniform(0, SECONDS), rng.choice(sent))

@@ -230,7 +230,7 @@ def test_scores_decide_where_quality_differs_by_request() -> None:
     rig.ready("b", "bad/1/v")
     effects = rig.ask("q", deadline_s=1.0)
     assert effects == [Score("q", ("good/1/v", "bad/1/v"), 0.01)]
-    effects = rig.tell(Scored("q", {"good/1/v": 0.2, "bad/1/v": 0.9}), 0.001)
+    effects = rig.tell(Scored("q", {"good/1/v": -0.2, "bad/1/v": 0.05}), 0.001)
     assert runs(effects) == [("b", ("q",))]
 
 

@@ -12,6 +12,7 @@ from semaforo.core.events import (
     Busy,
     Cancelled,
     DrainReplica,
+    Feedback,
     FirstChunk,
     FleetChanged,
     Limits,
@@ -144,6 +145,7 @@ def test_late_news_changes_nothing() -> None:
         BatchDone(number, 0.1), BatchFailed(number, "crash"), Busy(number), FirstChunk(number),
         Progress(number, 5), BatchDone(999, 0.1), Busy(999), ReplicaGone("ghost"), DrainReplica("ghost"),
         Limits("ghost", retry_after_s=1.0), Report("ghost", 1.0), Scored("q", {}), Cancelled("q"),
+        Feedback("q", "ghost/1/v", 1.0),
     ):  # fmt: skip
         assert rig.tell(event) == []
     assert rig.dispatcher.snapshot() == before

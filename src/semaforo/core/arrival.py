@@ -80,7 +80,7 @@ class Door:
     def replace(self, job: Job, now: float, out: list[DispatcherEffect], reason: str) -> None:
         """Place a live job again: after scores, a failure, or a change of the catalog."""
         try:
-            plan = self._planner.plan(job.request)
+            plan = self._planner.plan(job.request, job.gain)
         except NotFound as error:
             self._ledger.finish(job, "failed", now, out, code=error.code, message=error.message)
             return
@@ -111,7 +111,7 @@ class Door:
     def choices(self, job: Job) -> tuple[Choice, ...]:
         """Return the variants that may serve a live job, as its plan has them."""
         try:
-            return self._planner.plan(job.request).choices
+            return self._planner.plan(job.request, job.gain).choices
         except NotFound:
             return ()
 
@@ -162,9 +162,6 @@ class Door:
         wait: Choice | None = None
         wait_s = least = _INFINITE
         queued = -1.0
-        best_quality = 1.0
-        if job.quality:
-            best_quality = max(c.quality for c in plan.choices) or 1.0
         for choice in plan.choices:
             book = choice.book
             if not book.ready and book.expected_until <= now:
@@ -188,9 +185,6 @@ class Door:
                 first = supply.first_free_s(book, now) if book.ready else 0.0
                 predicted = (first if first > queued else queued) + service
             merit = choice.merit
-            if job.quality:
-                expected = job.quality.get(choice.id, choice.quality) / (max(job.quality.values()) or 1.0)
-                merit += weights.quality * (expected - choice.quality / best_quality)
             score = merit + weights.latency * (1.0 - predicted / horizon) if predicted < horizon else merit
             cost = choice.fixed_cost + choice.second * service
             if predicted > slack:

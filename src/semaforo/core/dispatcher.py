@@ -28,16 +28,19 @@ from semaforo.core.events import (
     Cancelled,
     DispatcherEvent,
     DrainReplica,
+    Feedback,
     FirstChunk,
     FleetChanged,
     Limits,
     Progress,
+    Remembered,
     ReplicaGone,
     ReplicaReady,
     Report,
     Scored,
     Tick,
 )
+from semaforo.core.history import Historian
 from semaforo.core.ledger import MAX_WAIT_S, Ledger
 from semaforo.core.outcome import Outcomes
 from semaforo.core.placing import Placer
@@ -59,10 +62,15 @@ class Dispatcher:
         self._ledger = Ledger(state)
         self._placer = Placer(state, self._supply, self._ledger)
         self._door = Door(state, self._supply, self._planner, self._ledger, self._placer)
-        self._outcomes = Outcomes(state, self._supply, self._ledger, self._placer, self._door)
+        self._historian = Historian(state, self._planner)
+        self._outcomes = Outcomes(
+            state, self._supply, self._ledger, self._placer, self._door, self._historian
+        )
         self._on: dict[type, Callable[[Any, float, list[DispatcherEffect]], None]] = {
             Arrived: self._arrived,
             Scored: self._scored,
+            Feedback: self._feedback,
+            Remembered: self._remembered,
             Cancelled: self._cancelled,
             BatchDone: self._outcomes.done,
             BatchFailed: self._outcomes.failed,
@@ -119,7 +127,7 @@ class Dispatcher:
     def _scored(self, event: Scored, now: float, out: list[DispatcherEffect]) -> None:
         job = self.state.jobs.get(event.request)
         if job is not None and job.phase == Phase.SCORING:
-            job.quality = event.quality
+            job.gain, job.context = event.gain, event.context
             self._after_scoring(job, now, out)
 
     def _after_scoring(self, job: Job, now: float, out: list[DispatcherEffect]) -> None:
@@ -127,6 +135,24 @@ class Dispatcher:
         if job.deadline < _INFINITE:
             self._ledger.set_timer(job.deadline, Timer.DEADLINE, job.request.id)
         self._door.replace(job, now, out, "best score")
+
+    def _feedback(self, event: Feedback, now: float, out: list[DispatcherEffect]) -> None:
+        if self._historian.feedback(event, out):
+            self._replan(now, out)
+
+    def _remembered(self, event: Remembered, now: float, out: list[DispatcherEffect]) -> None:
+        self._historian.remembered(event, out)
+        self._replan(now, out)
+
+    def _replan(self, now: float, out: list[DispatcherEffect]) -> None:
+        """Place waiting requests anew whose variants are others by what is believed now."""
+        moved = [
+            job for job in self.state.jobs.values()
+            if job.phase == Phase.WAITING and self._planner.plan(job.request, job.gain).lane != job.lane
+        ]  # fmt: skip
+        for job in moved:
+            self._ledger.dequeue(job)
+            self._door.replace(job, now, out, "quality changed")
 
     def _cancelled(self, event: Cancelled, now: float, out: list[DispatcherEffect]) -> None:
         job = self.state.jobs.get(event.request)
@@ -221,7 +247,7 @@ class Dispatcher:
         waiting = [j for j in state.jobs.values() if j.phase == Phase.WAITING]
         for job in waiting:
             self._ledger.dequeue(job)
-        known = state.catalog.variants
+        catalog, known = state.catalog, state.catalog.variants
         state.catalog = self._with_measured(event.catalog)
         for variant in state.catalog.variants.values():
             before = known.get(variant.id)
@@ -236,6 +262,7 @@ class Dispatcher:
         for name in [n for n, b in state.variants.items() if n not in event.catalog.variants and not b.ready]:
             if not any(r.variant == name for r in state.replicas.values()):
                 del state.variants[name]
+        self._historian.forget(catalog)
         self._planner.forget_lanes()
         for job in waiting:
             self._door.replace(job, now, out, "fleet changed")

@@ -69,6 +69,23 @@ class Score(msgspec.Struct, frozen=True, tag="score"):
     by: float
 
 
+class Believed(msgspec.Struct, frozen=True, tag="believed"):
+    """A variant is believed to be of another quality from now on.
+
+    Attributes:
+        variant: Id of the variant.
+        quality, before: 0…1, now and until now.
+        given: Scores that it rests on or has rested on.
+        changed: It changed of a sudden: what was known before is forgotten.
+    """
+
+    variant: str
+    quality: float
+    before: float
+    given: int
+    changed: bool = False
+
+
 class Run(msgspec.Struct, frozen=True, tag="run", gc=False):
     """Run these members as one batch (or one stream) on a replica.
 
@@ -160,5 +177,5 @@ class StopReplica(msgspec.Struct, frozen=True, tag="stop"):
     replica: str
 
 
-DispatcherEffect = Decided | Score | Run | Cancel | Finish | Release | Ejected | Restored | Drained
+DispatcherEffect = Decided | Score | Believed | Run | Cancel | Finish | Release | Ejected | Restored | Drained
 ControllerEffect = StartReplica | StopReplica

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from semaforo.catalog.state import Catalog
+from semaforo.core.state import History
 from semaforo.entities import Profile, ReplicaView, Request
 
 
@@ -22,10 +23,42 @@ class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
 
 
 class Scored(msgspec.Struct, frozen=True, tag="scored"):
-    """Predicted quality (0…1) of candidate variants for one request, in answer to a `Score` effect."""
+    """What is predicted of candidate variants for one request, in answer to a `Score` effect.
+
+    Attributes:
+        request: Id of the request.
+        gain: By variant: how much better (or worse, below 0) than usual it is likely to do on this request, in
+            the task's metric, -1…1. What is usual is the core's to know; out of its domain a predictor says 0.
+        context: What bandits look at, numbers of about 1; empty = nothing.
+    """
 
     request: str
-    quality: dict[str, float]
+    gain: dict[str, float]
+    context: tuple[float, ...] = ()
+
+
+class Feedback(msgspec.Struct, frozen=True, omit_defaults=True, tag="feedback"):
+    """What an answer was worth.
+
+    Attributes:
+        request: Id of the request, which may have ended long ago.
+        variant: Id of the variant that answered.
+        score: 0…1, in the task's metric.
+        weight: How many answers it counts as, above 0 and up to 1.
+        source: Who says so: ``user``, ``label``, ``preference``, ``judge`` or ``agreement``.
+    """
+
+    request: str
+    variant: str
+    score: float
+    weight: float = 1.0
+    source: str = "user"
+
+
+class Remembered(msgspec.Struct, frozen=True, tag="remembered"):
+    """What was known of variants before a restart, by id."""
+
+    history: dict[str, History]
 
 
 class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
@@ -190,8 +223,8 @@ class Load(msgspec.Struct, frozen=True, tag="load_report"):
 
 
 DispatcherEvent = (
-    Arrived | Scored | Cancelled | BatchDone | BatchFailed | Busy | FirstChunk | Progress | Report | Limits
-    | ReplicaReady | ReplicaGone | DrainReplica | FleetChanged | Tick
+    Arrived | Scored | Feedback | Remembered | Cancelled | BatchDone | BatchFailed | Busy | FirstChunk | Progress
+    | Report | Limits | ReplicaReady | ReplicaGone | DrainReplica | FleetChanged | Tick
 )  # fmt: skip
 ControllerEvent = (
     FleetChanged | ReplicaReady | ReplicaFailed | ReplicaGone | ReplicaStopped | Scale | LoadVariant

@@ -15,6 +15,7 @@ from __future__ import annotations
 from semaforo.core.arrival import Door
 from semaforo.core.effects import DispatcherEffect, Drained, Ejected, Restored
 from semaforo.core.events import BatchDone, BatchFailed, Busy, FirstChunk, Progress
+from semaforo.core.history import Historian
 from semaforo.core.ledger import Ledger
 from semaforo.core.placing import Placer
 from semaforo.core.plan import Choice
@@ -30,12 +31,21 @@ BUSY_PAUSE_S = 0.005
 class Outcomes:
     """Handles the ends of batches for a `State`; holds nothing of its own."""
 
-    def __init__(self, state: State, supply: Supply, ledger: Ledger, placer: Placer, door: Door) -> None:
+    def __init__(
+        self,
+        state: State,
+        supply: Supply,
+        ledger: Ledger,
+        placer: Placer,
+        door: Door,
+        historian: Historian,
+    ) -> None:
         self.state = state
         self._supply = supply
         self._ledger = ledger
         self._placer = placer
         self._door = door
+        self._historian = historian
 
     # --- well ------------------------------------------------------------------------------------------
 
@@ -94,6 +104,7 @@ class Outcomes:
                 # A driver's timers are coarser than a short deadline: late is late all the same.
                 self._ledger.expire(job, now, answers)
             else:
+                self._historian.served(batch.variant, job, cost, now)
                 self._ledger.finish(
                     job,
                     "done",

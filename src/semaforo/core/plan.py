@@ -1,11 +1,14 @@
 """Plans: which variants may serve a request, worked out once for all requests that ask for the same.
 
-A plan depends on the catalog, on the measured profiles and on the request's target, contract and shape, and on
-nothing that changes from one request to the next; so plans are cached, and rebuilt when the catalog changes.
+A plan depends on the catalog, on the measured profiles, on the qualities that are believed, and on the request's
+target, contract and shape, and on nothing that changes from one request to the next; so plans are cached, and
+rebuilt when the catalog or a belief changes. What is predicted for one request makes a plan of its own.
 What depends on the moment (load, deadline, fitted times) is worked out at each choice.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import msgspec
 
@@ -26,6 +29,7 @@ class Choice(msgspec.Struct, gc=False):
         quality: 0…1.
         second: US dollars for each second of service.
         fixed_cost: US dollars whatever the service takes (tokens, a price per request).
+        cost: US dollars with a service as profiled.
         merit: The utility without its part for latency.
         open: Open, or reserve (`policy.route`).
         stream: Answers in a stream.
@@ -38,6 +42,7 @@ class Choice(msgspec.Struct, gc=False):
     quality: float
     second: float
     fixed_cost: float
+    cost: float
     merit: float
     open: bool
     stream: bool
@@ -74,12 +79,18 @@ class Planner:
             del state.lanes[lane_id]
         self._lanes = {_lane_key(lane): lane.id for lane in state.lanes.values()}
 
-    def plan(self, request: Request) -> Plan:
+    def plan(self, request: Request, gain: Mapping[str, float] | None = None) -> Plan:
         """Return the plan for a request.
+
+        Args:
+            request: What is asked for.
+            gain: By variant, how much better than usual it is predicted to do on this request.
 
         Raises:
             NotFound: The target, version or variant does not exist.
         """
+        if gain:
+            return self._personal(self.plan(request), request, gain)
         contract = request.contract
         if request.stream or request.prompt_tokens or request.max_tokens:
             return self.make(request, with_lane=True)
@@ -103,6 +114,9 @@ class Planner:
         ruled_out: list[Considered] = []
         for variant in variants:
             book = state.variants[variant.id]
+            history = state.history.get(variant.id)
+            if history is not None and history.quality is not None:
+                variant = msgspec.structs.replace(variant, quality=history.quality.shown)
             profile = variant.profile
             if isinstance(profile, StreamProfile):
                 tokens = route.predicted_tokens(request, book.output_tokens)
@@ -118,6 +132,21 @@ class Planner:
         choices = _choices(kept, task)
         lane = self._lane(task, choices, request.ref.shape) if with_lane and choices else -1
         return Plan(task, choices, tuple(ruled_out), route.weights_of(task.prefer), lane)
+
+    def _personal(self, plan: Plan, request: Request, gain: Mapping[str, float]) -> Plan:
+        """Return a plan with the qualities that are predicted for one request.
+
+        What it may use at least, its contract has settled before, by what variants are usually worth: a promise
+        rests on what was measured, not on a prediction.
+        """
+        kept = []
+        for choice in plan.choices:
+            quality = min(1.0, max(0.0, choice.quality + gain.get(choice.id, 0.0)))
+            variant = msgspec.structs.replace(choice.variant, quality=quality)
+            kept.append((variant, choice.book, choice.cost, choice.fixed_cost))
+        choices = _choices(kept, plan.task)
+        lane = self._lane(plan.task, choices, request.ref.shape) if choices else -1
+        return Plan(plan.task, choices, plan.ruled_out, plan.weights, lane)
 
     def _lane(self, task: TaskType, choices: tuple[Choice, ...], shape: str) -> int:
         state = self.state
@@ -153,6 +182,7 @@ def _choices(kept: list[tuple[Variant, VariantBook, float, float]], task: TaskTy
             quality=quality,
             second=variant.cost.second,
             fixed_cost=fixed,
+            cost=cost,
             merit=weights.quality * (quality / best if best else 0.0)
             + weights.cost * (1.0 - (cost / dearest if dearest else 0.0)),
             open=is_open,

@@ -19,8 +19,10 @@ import msgspec
 from semaforo.catalog.state import Catalog
 from semaforo.entities import Profile, Request
 from semaforo.policy.batch import Fit
+from semaforo.policy.posterior import Posterior
 
 CLASSES = 4
+MEAN_OF = 200.0
 
 
 class Phase(IntEnum):
@@ -61,7 +63,8 @@ class Job(msgspec.Struct):
         batch, hedge: Numbers of its running batches; 0 = none.
         bound_at: When it was last bound; negative while it is not.
         started: A chunk of its stream has gone out.
-        quality: Predicted quality by variant, from `Scored`.
+        gain: By variant, how much better than usual it is predicted to do, from `Scored`.
+        context: What bandits look at.
     """
 
     request: Request
@@ -84,7 +87,8 @@ class Job(msgspec.Struct):
     hedge: int = 0
     bound_at: float = -1.0
     started: bool = False
-    quality: dict[str, float] = {}
+    gain: dict[str, float] = {}
+    context: tuple[float, ...] = ()
 
 
 class Lane(msgspec.Struct):
@@ -169,6 +173,35 @@ class VariantBook(msgspec.Struct):
     work: Fit = msgspec.field(default_factory=Fit)
 
 
+class Mean(msgspec.Struct):
+    """A mean over the latest answers, about `MEAN_OF` of them."""
+
+    value: float = 0.0
+    count: float = 0.0
+
+    def add(self, value: float) -> None:
+        """Take in one value."""
+        if self.count < MEAN_OF:
+            self.count += 1.0
+        self.value += (value - self.value) / self.count
+
+
+class History(msgspec.Struct):
+    """What a variant has shown itself to be worth.
+
+    Attributes:
+        quality: What is believed of it; None before the first feedback.
+        latency: Seconds from arrival to answer while nothing waited for its task, up to 8 rows, up to 64, more.
+        cost: US dollars of an answer.
+    """
+
+    quality: Posterior | None = None
+    latency: tuple[Mean, Mean, Mean, Mean] = msgspec.field(
+        default_factory=lambda: (Mean(), Mean(), Mean(), Mean())
+    )
+    cost: Mean = msgspec.field(default_factory=Mean)
+
+
 class ReplicaBook(msgspec.Struct):
     """What is known of one replica.
 
@@ -249,6 +282,7 @@ class State(msgspec.Struct):
     lanes: dict[int, Lane] = {}
     queues: dict[str, TaskQueue] = {}
     variants: dict[str, VariantBook] = {}
+    history: dict[str, History] = {}
     replicas: dict[str, ReplicaBook] = {}
     batches: dict[int, Batch] = {}
     turns: dict[str, str] = {}

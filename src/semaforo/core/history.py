@@ -1,0 +1,97 @@
+"""What variants have shown themselves to be worth: quality from feedback, latency by load, and cost.
+
+Rules this module keeps:
+
+1. A variant has a posterior of its quality once there was feedback on it; until then what was measured counts.
+2. Plans rest on the posterior's `shown`: when that moves, they are made anew.
+3. What is remembered over a restart counts only for the very same artefact; the driver sees to that.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import msgspec
+
+from semaforo.catalog.state import Catalog
+from semaforo.core.effects import Believed, DispatcherEffect
+from semaforo.core.events import Feedback, Remembered
+from semaforo.core.plan import Planner
+from semaforo.core.state import History, Job, State
+from semaforo.policy import posterior, route
+
+
+class Historian:
+    """Keeps the histories of a `State`."""
+
+    def __init__(self, state: State, planner: Planner) -> None:
+        self.state = state
+        self._planner = planner
+
+    def feedback(self, event: Feedback, out: list[DispatcherEffect]) -> bool:
+        """Learn what an answer was worth; tell whether plans have to be made anew."""
+        state = self.state
+        variant = state.catalog.variants.get(event.variant)
+        if variant is None:
+            return False
+        history = self._of(event.variant)
+        believed = history.quality
+        if believed is None:
+            believed = history.quality = posterior.begun(variant.quality, route.UNKNOWN_QUALITY)
+        before, changes = believed.shown, believed.changes
+        moved = believed.learn(float(event.score), float(event.weight))
+        # From its first feedback on, the quality of what nobody measured is no longer a mere assumption.
+        if not moved and not (believed.given == 1 and variant.quality is None):
+            return False
+        self._planner.forget()
+        changed = believed.changes > changes
+        out.append(Believed(event.variant, believed.shown, before, believed.given, changed))
+        return True
+
+    def served(self, variant: str, job: Job, cost: float, now: float) -> None:
+        """Note what an answer took and cost."""
+        history = self._of(variant)
+        queue = self.state.queues.get(job.task)
+        waiting = sum(queue.rows) if queue is not None else 0
+        spent = history.latency[0 if not waiting else 1 if waiting <= 8 else 2 if waiting <= 64 else 3]
+        spent.add(now - job.arrived)
+        history.cost.add(cost)
+
+    def remembered(self, event: Remembered, out: list[DispatcherEffect]) -> None:
+        """Take up what was known before a restart, or of another gateway: what is known here is added to it."""
+        for name, known in deepcopy(event.history).items():
+            variant = self.state.catalog.variants.get(name)
+            if variant is None:
+                continue
+            own = self.state.history.get(name)
+            if own is not None and own.quality is not None and known.quality is not None:
+                quality = posterior.merged(own.quality, known.quality)
+                known = msgspec.structs.replace(known, quality=quality)
+            elif own is not None and known.quality is None:
+                known = msgspec.structs.replace(known, quality=own.quality)
+            self.state.history[name] = known
+            if known.quality is not None:
+                before = own.quality.shown if own is not None and own.quality is not None else variant.quality
+                shown = known.quality.shown
+                out.append(Believed(name, shown, shown if before is None else before, known.quality.given))
+        self._planner.forget()
+
+    def forget(self, before: Catalog) -> None:
+        """Drop what is known of variants that are gone from the catalog, or are others than they were `before`."""
+        for name in list(self.state.history):
+            if not same(name, before, self.state.catalog):
+                del self.state.history[name]
+
+    def _of(self, variant: str) -> History:
+        found = self.state.history.get(variant)
+        if found is None:
+            found = self.state.history[variant] = History()
+        return found
+
+
+def same(name: str, before: Catalog, now: Catalog) -> bool:
+    """Tell whether a variant is the same artefact in two catalogs, and was measured to be as good."""
+    old, new = before.variants.get(name), now.variants.get(name)
+    if old is None or new is None or old.quality != new.quality:
+        return False
+    return before.templates.get(name) == now.templates.get(name)
