@@ -17,6 +17,7 @@ from semaforo.api.client import Client
 from semaforo.api.connection import LOST, Connection, reply_of
 from semaforo.api.contract import contract_of
 from semaforo.api.deferred import AsyncDeferred
+from semaforo.api.opinion import opinion_of, request_of
 from semaforo.core.effects import Decided
 from semaforo.entities import TaskType
 from semaforo.live.crew import ReplicaStatus
@@ -182,6 +183,20 @@ class AsyncClient:
 
     async def _story(self, request_id: str) -> Story:
         return await self._run(self._calls.explain(request_id))
+
+    async def feedback(
+        self,
+        answer: FleetAnswer | str,
+        /,
+        *,
+        score: float | None = None,
+        correct: bool | None = None,
+        label: Any = None,
+        better_than: FleetAnswer | str = "",
+    ) -> None:
+        """See `AnyAsyncFleet.feedback`."""
+        opinion = opinion_of(score, correct, label, better_than)
+        await self._run(self._calls.feedback(request_of(answer), opinion))
 
     async def names(self) -> list[str]:
         """See `AnyAsyncFleet.names`."""

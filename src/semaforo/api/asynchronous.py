@@ -13,6 +13,7 @@ from semaforo.api.contract import contract_of
 from semaforo.api.function import catalog_of_functions
 from semaforo.api.graph import Graph
 from semaforo.api.inputs import outputs_of, tensors_of
+from semaforo.api.opinion import opinion_of, request_of
 from semaforo.build import Secrets, blueprint, engine_for, with_graphs
 from semaforo.catalog import Catalog
 from semaforo.core.effects import Decided
@@ -25,6 +26,7 @@ from semaforo.live.engine import Engine
 from semaforo.live.journal import locked
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, render
+from semaforo.repository.history import in_use
 from semaforo.wire.openai import parse_chat
 from semaforo.wire.payload import Chat, Tensors
 
@@ -45,8 +47,9 @@ class AsyncFleet:
         journal: Path | None = None,
         ring: int = 4096,
         secrets: Secrets | None = None,
+        history: Path | None = None,
     ) -> None:
-        self.engine = engine_for(journal, ring, secrets)
+        self.engine = engine_for(journal, ring, secrets, history)
         self._catalog = catalog
         self._running = False
 
@@ -72,8 +75,12 @@ class AsyncFleet:
         if written is not None and locked(written):
             log.warning("the journal %s is being written by another fleet: this one keeps none", written)
             written = None
+        history = plan.history
+        if history is not None and in_use(history):
+            log.warning("the history %s is kept by another fleet: what this one learns is not kept", history)
+            history = None
         catalog = with_graphs(plan.catalog, [graph.served() for graph in graphs])
-        return cls(catalog, journal=written, ring=plan.ring, secrets=plan.secrets)
+        return cls(catalog, journal=written, ring=plan.ring, secrets=plan.secrets, history=history)
 
     @classmethod
     def of(cls, *functions: Callable[..., Any], graphs: Sequence[Graph] = ()) -> Self:
@@ -202,6 +209,19 @@ class AsyncFleet:
         if explanation is None:
             raise NotFound(f"no request '{request_id}' is kept: it is unknown, or too long ago")
         return render(explanation)
+
+    async def feedback(
+        self,
+        answer: FleetAnswer | str,
+        /,
+        *,
+        score: float | None = None,
+        correct: bool | None = None,
+        label: Any = None,
+        better_than: FleetAnswer | str = "",
+    ) -> None:
+        """See `AnyFleet.feedback`."""
+        self._open().feedback(request_of(answer), opinion_of(score, correct, label, better_than))
 
     async def names(self) -> list[str]:
         """See `AnyFleet.names`."""

@@ -28,6 +28,7 @@ from semaforo.core.effects import Decided
 from semaforo.entities import Contract, Ref, TaskType, TensorSpec
 from semaforo.errors import InvalidRequest, NotFound, ProtocolError, SemaforoError
 from semaforo.live.crew import ReplicaStatus
+from semaforo.live.feedback import Opinion
 from semaforo.wire.openai import parse_chat
 from semaforo.wire.payload import Array, Tensors
 from semaforo.wire.v2_client import (
@@ -169,6 +170,17 @@ class Calls:
         reply = yield _get(f"{_ADMIN}/decisions/{_segment(request_id)}")
         told = self._read(reply, replies.Told)
         return Story(told.text, told.finish.cost if told.finish else 0.0)
+
+    def feedback(self, request_id: str, opinion: Opinion) -> Call[None]:
+        """Say what an answer was worth; see `AnyFleet.feedback`."""
+        said = {
+            name: value for name, value in msgspec.structs.asdict(opinion).items() if value not in (None, "")
+        }
+        try:
+            content = msgspec.json.encode({"request_id": request_id, **said})
+        except TypeError as error:
+            raise InvalidRequest(f"a label is sent as JSON: {error}") from None
+        self._check((yield Ask("POST", f"{_ADMIN}/feedback", content=content)))
 
     def latest(self) -> Call[str]:
         """Return the id of the request that was decided last.

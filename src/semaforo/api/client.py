@@ -15,6 +15,7 @@ from semaforo.api.chat import ChatStream
 from semaforo.api.connection import LOST, Connection, reply_of
 from semaforo.api.contract import contract_of
 from semaforo.api.deferred import Deferred
+from semaforo.api.opinion import opinion_of, request_of
 from semaforo.core.effects import Decided
 from semaforo.entities import TaskType
 from semaforo.live.crew import ReplicaStatus
@@ -188,6 +189,20 @@ class Client:
             NotFound: Nothing was decided yet.
         """
         return self._run(self._calls.latest())
+
+    def feedback(
+        self,
+        answer: FleetAnswer | str,
+        /,
+        *,
+        score: float | None = None,
+        correct: bool | None = None,
+        label: Any = None,
+        better_than: FleetAnswer | str = "",
+    ) -> None:
+        """See `AnyFleet.feedback`."""
+        opinion = opinion_of(score, correct, label, better_than)
+        self._run(self._calls.feedback(request_of(answer), opinion))
 
     def names(self) -> list[str]:
         """See `AnyFleet.names`."""

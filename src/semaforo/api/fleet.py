@@ -195,6 +195,22 @@ class Fleet:
         """See `AnyFleet.explain`."""
         return self._wait(self._fleet().explain(request_id))
 
+    def feedback(
+        self,
+        answer: FleetAnswer | str,
+        /,
+        *,
+        score: float | None = None,
+        correct: bool | None = None,
+        label: Any = None,
+        better_than: FleetAnswer | str = "",
+    ) -> None:
+        """See `AnyFleet.feedback`."""
+        work = self._fleet().feedback(
+            answer, score=score, correct=correct, label=label, better_than=better_than
+        )
+        self._wait(work)
+
     def names(self) -> list[str]:
         """See `AnyFleet.names`."""
         return self._wait(self._fleet().names())

@@ -110,6 +110,32 @@ class AnyFleet(Protocol):
         """
         ...
 
+    def feedback(
+        self,
+        answer: FleetAnswer | str,
+        /,
+        *,
+        score: float | None = None,
+        correct: bool | None = None,
+        label: Any = None,
+        better_than: FleetAnswer | str = "",
+    ) -> None:
+        """Say what an answer was worth, now or later; one of the four, once for each answer.
+
+        Args:
+            answer: The answer, or the id of its request.
+            score: 0…1, in the task's metric.
+            correct: Whether it was right: a score of 1 or 0.
+            label: The right answer: a value, a list of one for each row, or a mapping from an output to that.
+            better_than: Another answer, or the id of its request, that was not as good.
+
+        Raises:
+            NotFound: No such request is known any more.
+            Conflict: Feedback on it was given before, or it has no answer.
+            InvalidRequest: The score is out of range, or the label does not fit the answer.
+        """
+        ...
+
     def names(self) -> list[str]:
         """Return every name that can be asked for: tasks, models and aliases."""
         ...
@@ -196,6 +222,19 @@ class AnyAsyncFleet(Protocol):
 
     async def explain(self, request_id: str) -> str:
         """See `AnyFleet.explain`."""
+        ...
+
+    async def feedback(
+        self,
+        answer: FleetAnswer | str,
+        /,
+        *,
+        score: float | None = None,
+        correct: bool | None = None,
+        label: Any = None,
+        better_than: FleetAnswer | str = "",
+    ) -> None:
+        """See `AnyFleet.feedback`."""
         ...
 
     async def names(self) -> list[str]:

@@ -53,6 +53,7 @@ class Blueprint(msgspec.Struct, frozen=True):
         file: The file it came from.
         journal: File of the journal, or None.
         ring: Requests whose decisions are kept to be explained.
+        history: Database of what is learned, or None.
         secrets: By variant id, options of the runtime that stay out of the catalog.
     """
 
@@ -61,6 +62,7 @@ class Blueprint(msgspec.Struct, frozen=True):
     journal: Path | None
     ring: int
     secrets: Secrets
+    history: Path | None = None
 
 
 def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> Blueprint:
@@ -78,7 +80,8 @@ def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> B
     settings = file.settings
     journal = file.folder / settings.journal if settings.journal else None
     catalog = catalog_of(file, noted=noted, fitted=fitted)
-    return Blueprint(catalog, file, journal, settings.explain.ring, _secrets(file, catalog))
+    history = file.folder / settings.history if settings.history else None
+    return Blueprint(catalog, file, journal, settings.explain.ring, _secrets(file, catalog), history)
 
 
 def _secrets(file: FleetFile, catalog: Catalog) -> Secrets:

@@ -29,8 +29,16 @@ def handles(secrets: Secrets | None = None) -> Callable[[ReplicaSpec, Sink], Han
     return handle_with
 
 
-def engine_for(journal: Path | None = None, ring: int = 4096, secrets: Secrets | None = None) -> Engine:
-    """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``."""
-    from semaforo.live.engine import Engine
+def engine_for(
+    journal: Path | None = None, ring: int = 4096, secrets: Secrets | None = None, history: Path | None = None
+) -> Engine:
+    """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``.
 
-    return Engine(handles(secrets), journal=journal, explain_ring=ring)
+    Raises:
+        ConfigError: The history cannot be kept in this file.
+    """
+    from semaforo.live.engine import Engine
+    from semaforo.repository.history import HistoryStore
+
+    store = HistoryStore(history) if history is not None else None
+    return Engine(handles(secrets), journal=journal, explain_ring=ring, history=store)

@@ -135,6 +135,23 @@ def evaluate(
     run(asked, fleet, write, as_json)
 
 
+@app.command(epilog="Example: semaforo feedback 7f3a9c2e11d04b6a --score 1")
+def feedback(
+    request: Annotated[str, typer.Argument(help="Whole id of an answered request.")],
+    score: Annotated[
+        float | None, typer.Option(help="What the answer was worth: 0 (of no use) to 1 (perfect).")
+    ] = None,
+    label: Annotated[str, typer.Option(help="The right answer, as JSON or a word.")] = "",
+    better_than: Annotated[str, typer.Option(help="Id of a request whose answer was not as good.")] = "",
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+) -> None:
+    """Say what an answer was worth, so that the router learns from it."""
+    from semaforo.cli.feedback import run
+
+    run(request, score, label, better_than, url, key)
+
+
 @app.command(epilog="Example: semaforo explain 7f3a")
 def explain(
     request: Annotated[

@@ -172,6 +172,10 @@ class FleetSettings(_Settings, frozen=True, kw_only=True):
         str,
         Key("File of the journal for `semaforo replay`, with that of the last run beside it, as `.1`."),
     ] = ""
+    history: Annotated[
+        str,
+        Key("Database of answers and of what feedback has taught, kept over restarts; none where left out."),
+    ] = ""
     explain: Annotated[ExplainSettings, Key("How many decisions are kept.")] = ExplainSettings()
     deferred: Annotated[DeferredSettings | None, Key(
         "The queue on disk for work that is answered later; none where left out.",

@@ -22,32 +22,38 @@ from typing import Any
 from semaforo.catalog.state import Catalog
 from semaforo.core.controller import Controller
 from semaforo.core.dispatcher import Dispatcher
-from semaforo.core.effects import Cancel, Decided, Drained, Ejected, Finish, Release, Run
+from semaforo.core.effects import Believed, Cancel, Decided, Drained, Ejected, Finish, Release, Run
 from semaforo.core.events import (
     Arrived,
     BatchFailed,
     Cancelled,
     ControllerEvent,
     DispatcherEvent,
+    Feedback,
     FleetChanged,
+    Remembered,
     Tick,
 )
+from semaforo.core.state import History
 from semaforo.entities import Priority, ReplicaSpec, Request
 from semaforo.errors import NotFound
 from semaforo.graph import graph
 from semaforo.live.answer import Answer, Waiter
 from semaforo.live.conductor import Asked
 from semaforo.live.crew import Crew, ReplicaStatus
+from semaforo.live.feedback import Opinion, Opinions
 from semaforo.live.graph_replica import GraphReplica
 from semaforo.live.handle import Handle, Sink
 from semaforo.live.inbox import Inbox
 from semaforo.live.journal import JournalWriter
 from semaforo.live.load import LoadMeter
+from semaforo.live.memory import Memory
 from semaforo.live.operations import Operations
 from semaforo.live.sessions import Sessions
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.metrics import Metrics
+from semaforo.repository.history import HistoryStore
 from semaforo.wire.payload import Payload
 
 log = logging.getLogger("semaforo.engine")
@@ -62,6 +68,7 @@ class Engine:
         handles: Makes the handle that hosts a replica.
         journal: File to record every decision in, or None.
         explain_ring: Explanations to keep.
+        history: Where what is learned is kept over restarts, or None; it is closed with the engine.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Engine:
         *,
         journal: Path | None = None,
         explain_ring: int = 4096,
+        history: HistoryStore | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.ring = Ring(explain_ring)
@@ -83,6 +91,10 @@ class Engine:
         self._waiters: dict[str, Callable[[Answer], None]] = {}
         self._inbox = Inbox(self._dispatcher.state, self._tell, self._lost)
         self._streams = self._inbox.streams
+        self._memory = Memory(history, self._dispatcher.state) if history is not None else None
+        self._opinions = Opinions(self._dispatcher.state, self.ring, self._tell)
+        self._opinions.archive = self._memory
+        self._keeping: asyncio.Task[None] | None = None
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(4)
         self._hurry: Callable[[], None] | None = None
@@ -101,6 +113,7 @@ class Engine:
             Cancel: self._cancel_batch,
             Drained: lambda e: self._crew.drained(e.replica),
             Ejected: self._ejected,
+            Believed: self._believed,
         }
 
     # --- life ------------------------------------------------------------------------------------------
@@ -123,6 +136,10 @@ class Engine:
             self._flush_later()
         self._meter = LoadMeter(self.metrics, self._dispatcher.state, self._control)
         await self.apply(catalog)
+        if self._memory is not None:
+            if known := self._memory.remembered(catalog):
+                self._tell(Remembered(known))
+            self._keeping = self._loop.create_task(self._memory.keep())
         await self._crew.settled(self._controller, ready_timeout_s)
 
     async def apply(self, catalog: Catalog) -> None:
@@ -147,6 +164,10 @@ class Engine:
         if self._meter is not None:
             self._meter.close()
         await self._crew.close(max(0.1, until - self._clock()))
+        if self._keeping is not None and self._memory is not None:
+            self._keeping.cancel()
+            self._keeping = None
+            await self._memory.close()
         for timer in (self._timer, self._control_timer, self._flush_timer):
             if timer is not None:
                 timer.cancel()
@@ -258,6 +279,15 @@ class Engine:
             return 0
         return sum(queue.rows[: priority + 1]) if queue is not None else 0
 
+    def feedback(self, request_id: str, opinion: Opinion, tenant: str | None = None) -> tuple[Feedback, ...]:
+        """Learn from what a caller says of an answer; see `Opinions.take`."""
+        return self._opinions.take(request_id, opinion, tenant)
+
+    @property
+    def history(self) -> dict[str, History]:
+        """What variants have shown themselves to be worth, by id."""
+        return self._dispatcher.state.history
+
     def explanation(self, request_id: str) -> Explanation | None:
         """Return why a request went where it went; a unique beginning of its id will do."""
         return self.ring.get(request_id)
@@ -347,6 +377,13 @@ class Engine:
         self.metrics.ejected(effect)
         log.warning("replica %s is left alone for %.0f s: %s", effect.replica, effect.for_s, effect.reason)
 
+    def _believed(self, effect: Believed) -> None:
+        if effect.changed:
+            log.warning(
+                "%s has changed: its quality is believed to be %.2f, no longer %.2f",
+                effect.variant, effect.quality, effect.before,
+            )  # fmt: skip
+
     def _run(self, effect: Run) -> None:
         self.metrics.running(effect)
         payloads = self._payloads
@@ -370,7 +407,13 @@ class Engine:
         rid = effect.request
         self.ring.finished(effect)
         self.metrics.finished(effect)
-        answer = Answer(effect, self._inbox.results.pop(rid, None))
+        result = self._inbox.results.pop(rid, None)
+        if effect.outcome == "done":
+            if result is not None:
+                self._opinions.answered(rid, result)
+            if self._memory is not None and (request := self.ring.request(rid)) is not None:
+                self._memory.answered(request, effect, 1.0, {})
+        answer = Answer(effect, result)
         if effect.variant:
             answer.model, answer.version, answer.variant = effect.variant.split("/", 2)
         waiter = self._waiters.pop(rid, None)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from semaforo.core.effects import Considered, Decided, DispatcherEffect, Finish
-from semaforo.core.events import Arrived, DispatcherEvent
+from semaforo.core.events import Arrived, DispatcherEvent, Feedback
 from semaforo.entities import Contract, Request
 from semaforo.entities.contract import Priority, Privacy
 from semaforo.entities.units import show_dollars, show_duration
@@ -31,6 +31,7 @@ class Explanation(msgspec.Struct):
         finish: How it ended, None while it has not.
         steps: Of a graph: what became of each request that its steps made, in order.
         without: Of a graph: what its answer had to do without, each with the reason.
+        feedback: What its answer was said to be worth.
     """
 
     request: Request
@@ -38,9 +39,10 @@ class Explanation(msgspec.Struct):
     finish: Finish | None = None
     steps: list[Explanation] = []
     without: tuple[str, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
 
 
-Kept = Request | Decided | Finish | Without
+Kept = Request | Decided | Finish | Without | Feedback
 
 
 class Ring:
@@ -100,6 +102,22 @@ class Ring:
             found = starts[0] if len(starts) == 1 else None
         return None if found is None else self._explanation(found)
 
+    def find(self, request_id: str) -> Explanation | None:
+        """Return the explanation of a request by its whole id."""
+        found = self._kept.get(request_id)
+        return None if found is None else self._explanation(found)
+
+    def request(self, request_id: str) -> Request | None:
+        """Return a request by its whole id."""
+        found = self._kept.get(request_id)
+        return found[0] if found is not None and isinstance(found[0], Request) else None
+
+    def judged(self, feedback: Feedback) -> None:
+        """Take in what an answer was said to be worth."""
+        found = self._kept.get(feedback.request)
+        if found is not None:
+            found.append(feedback)
+
     def later(self, request_id: str) -> Callable[[], Explanation | None]:
         """Return what makes the explanation of a request when somebody asks, though the ring has moved on."""
         found = self._kept.get(request_id)
@@ -124,6 +142,7 @@ class Ring:
             next((f for f in reversed(rest) if isinstance(f, Finish)), None),
             steps,
             next((w.lost for w in rest if isinstance(w, Without)), ()),
+            tuple(f for f in rest if isinstance(f, Feedback)),
         )
 
 
@@ -186,6 +205,7 @@ def render(explanation: Explanation) -> str:
         lines.append(f"  done in {show_duration(finish.total_s)}{waited}{cost}")
     else:
         lines.append(f"  {finish.outcome} after {show_duration(finish.total_s)}: {finish.message}")
+    lines += [f"  feedback: {said.score:.3g} by {said.source}" for said in explanation.feedback]
     return "\n".join(lines)
 
 

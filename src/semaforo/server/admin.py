@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | GET fleet | read | tasks, models with versions and variants, replicas |
 | GET figures | read | counters and what is going on now (`semaforo.server.figures`) |
+| POST feedback, GET quality | infer, read | what answers were worth (`semaforo.server.feedback`) |
 | GET decisions?limit=20 | read | the latest decisions, newest first |
 | GET decisions/{id} | read | one decision; a unique beginning of the id will do |
 | POST decide | infer | the decision a request would meet now, without running it |
@@ -25,7 +26,7 @@ from semaforo.entities import Ref, Request, Variant
 from semaforo.entities.tensor import parse_shape_key
 from semaforo.errors import InvalidRequest, NotFound
 from semaforo.observe.explain import Explanation, render
-from semaforo.server import figures
+from semaforo.server import feedback, figures
 from semaforo.server.http import HttpRequest, Response, Route, json_response
 from semaforo.server.inference import Inference
 from semaforo.server.shown import shown
@@ -196,6 +197,7 @@ def routes(engine: Engine, inference: Inference, v2: V2) -> list[Route]:
     return [
         Route("GET", f"{at}/fleet", "read", admin.fleet),
         *figures.routes(engine),
+        *feedback.routes(engine),
         Route("GET", f"{at}/decisions", "read", admin.decisions),
         Route("GET", f"{at}/decisions/{{id}}", "read", admin.decision),
         Route("POST", f"{at}/decide", "infer", admin.decide),

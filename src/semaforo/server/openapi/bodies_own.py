@@ -18,6 +18,18 @@ class Deferred(msgspec.Struct):
     status: Literal["queued", "running", "done", "failed", "expired", "cancelled"]
 
 
+class Learned(msgspec.Struct):
+    """What was learned from feedback: one entry for each answer that it judges."""
+
+    learned: list[dict[str, Any]]
+
+
+class Qualities(msgspec.Struct):
+    """What is known of every variant."""
+
+    variants: list[dict[str, Any]]
+
+
 class Scale(msgspec.Struct):
     """How many replicas a variant is to have."""
 

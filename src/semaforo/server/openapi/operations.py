@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from semaforo.server.admin import Question
+from semaforo.server.feedback import Given
 from semaforo.server.openapi import bodies_openai as openai
 from semaforo.server.openapi import bodies_own as own
 from semaforo.server.openapi import bodies_v2 as v2
@@ -192,6 +193,17 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", f"{_AT}/decisions"): Operation(_ADMIN, "The latest decisions", gives=own.Decisions, query=_LIMIT),
     ("GET", f"{_AT}/decisions/{{id}}"): Operation(
         _ADMIN, "Why a request went where it went", gives=own.Decision
+    ),
+    ("POST", f"{_AT}/feedback"): Operation(
+        "decisions",
+        "Say what an answer was worth.",
+        Given,
+        own.Learned,
+    ),
+    ("GET", f"{_AT}/quality"): Operation(
+        "decisions",
+        "Show what variants have shown themselves to be worth.",
+        gives=own.Qualities,
     ),
     ("POST", f"{_AT}/decide"): Operation(
         _ADMIN, "The decision a request would meet now", Question, own.Decided, contract=True

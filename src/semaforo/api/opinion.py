@@ -1,0 +1,38 @@
+"""What a program says of an answer, as feedback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from semaforo.api.answer import FleetAnswer
+from semaforo.errors import InvalidRequest
+from semaforo.live.feedback import Opinion
+
+
+def request_of(answer: FleetAnswer | str) -> str:
+    """Return the id of the request that an answer answers."""
+    return answer if isinstance(answer, str) else answer.request_id
+
+
+def opinion_of(
+    score: float | None, correct: bool | None, label: Any, better_than: FleetAnswer | str
+) -> Opinion:
+    """Return the opinion that was given in one of four ways.
+
+    Raises:
+        InvalidRequest: None was used, or more than one.
+    """
+    other = request_of(better_than)
+    if sum((score is not None, correct is not None, label is not None, bool(other))) != 1:
+        raise InvalidRequest("feedback is one of: score, correct, label, better_than")
+    if correct is not None:
+        score = 1.0 if correct else 0.0
+    return Opinion(None if score is None else float(score), _listed(label), other)
+
+
+def _listed(label: Any) -> Any:
+    if isinstance(label, dict):
+        return {name: _listed(value) for name, value in label.items()}
+    return label.tolist() if isinstance(label, (np.ndarray, np.generic)) else label

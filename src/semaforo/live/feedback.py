@@ -1,0 +1,187 @@
+"""What callers say of answers, turned into events for the dispatcher.
+
+Rules this module keeps:
+
+1. Feedback names a request that was answered; it may come long after, and it counts once.
+2. A label is compared with the answer, so answers of up to `KEPT_BYTES` are kept as long as their explanations;
+   where a graph gave the answer, the label also judges those of its steps that answered in the same form.
+3. A preference is half an answer for each of the two: the preferred one did well, the other one did not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import msgspec
+
+from semaforo.core.events import Feedback
+from semaforo.core.state import State
+from semaforo.errors import Conflict, InvalidRequest, NotFound
+from semaforo.observe.explain import Explanation, Ring
+from semaforo.observe.judge import label_score
+from semaforo.wire.payload import Array, Tensors
+
+KEPT_BYTES = 4096
+_PREFERENCE = 0.5
+_MOST_WORDS = 64
+
+
+class Opinion(msgspec.Struct, frozen=True):
+    """What a caller says of an answer: one of the three.
+
+    Attributes:
+        score: 0…1, in the task's metric.
+        label: The right answer: a value, a list of one for each row, or a mapping from an output to that.
+        preference: Id of another request, whose answer was not as good as this one's.
+    """
+
+    score: float | None = None
+    label: Any = None
+    preference: str = ""
+
+
+class Archive(Protocol):
+    """Answers that the ring has forgotten."""
+
+    def served(self, request_id: str) -> tuple[str, str, bool] | None:
+        """Return (variant, tenant, judged already) of an answered request."""
+        ...
+
+    def judged(self, request_id: str, score: float, source: str) -> None:
+        """Keep what an answer was said to be worth."""
+        ...
+
+
+class Opinions:
+    """Takes feedback.
+
+    Args:
+        state: The dispatcher's.
+        ring: Explanations.
+        tell: Tells the dispatcher.
+    """
+
+    def __init__(self, state: State, ring: Ring, tell: Callable[[Feedback], None]) -> None:
+        self._state = state
+        self._ring = ring
+        self._tell = tell
+        self._answers: dict[str, dict[str, Any]] = {}
+        self._order: deque[str] = deque()
+        self.archive: Archive | None = None
+        self.listeners: list[Callable[[Feedback], None]] = []
+
+    def answered(self, request_id: str, result: Tensors) -> None:
+        """Keep a small answer, so that a label can be compared with it."""
+        if sum(_bytes(array) for array in result.arrays.values()) > KEPT_BYTES:
+            return
+        self._answers[request_id] = result.arrays
+        self._order.append(request_id)
+        if len(self._order) > self._ring.size:
+            self._answers.pop(self._order.popleft(), None)
+
+    def take(self, request_id: str, opinion: Opinion, tenant: str | None = None) -> tuple[Feedback, ...]:
+        """Learn from what a caller says of an answer; return what was learned.
+
+        Args:
+            request_id: Whole id of a request.
+            opinion: What is said.
+            tenant: Tenant whose requests alone count; None = all.
+
+        Raises:
+            NotFound: No such request is known any more.
+            InvalidRequest: It is no opinion, or does not fit the answer.
+            Conflict: The request has no answer, or feedback was given before.
+        """
+        given = (opinion.score is not None, opinion.label is not None, bool(opinion.preference))
+        if sum(given) != 1:
+            raise InvalidRequest("feedback is one of: score, label, preference")
+        score = opinion.score
+        if score is not None and not 0.0 <= score <= 1.0:
+            raise InvalidRequest(f"score is {score:g}; it takes 0 (of no use) to 1 (perfect)")
+        variant = self._variant(request_id, tenant)
+        if opinion.preference:
+            if opinion.preference == request_id:
+                raise InvalidRequest("a preference names another request than its own")
+            other = self._variant(opinion.preference, tenant)
+            found = [
+                Feedback(request_id, variant, 1.0, _PREFERENCE, "preference"),
+                Feedback(opinion.preference, other, 0.0, _PREFERENCE, "preference"),
+            ]
+        elif score is not None:
+            found = [Feedback(request_id, variant, float(score))]
+        else:
+            found = list(self._labelled(request_id, opinion.label))
+        for feedback in found:
+            self._ring.judged(feedback)
+            if self.archive is not None:
+                self.archive.judged(feedback.request, feedback.score, feedback.source)
+            self._tell(feedback)
+            for listener in self.listeners:
+                listener(feedback)
+        return tuple(found)
+
+    def _variant(self, request_id: str, tenant: str | None) -> str:
+        found = self._ring.find(request_id)
+        if found is None:
+            return self._archived(request_id, tenant)
+        if tenant is not None and found.request.contract.tenant != tenant:
+            raise self._unknown(request_id)
+        if found.finish is None:
+            raise Conflict(f"request '{request_id}' is not answered yet")
+        if found.finish.outcome != "done":
+            raise Conflict(f"request '{request_id}' has no answer: it ended as {found.finish.outcome}")
+        if found.feedback:
+            raise self._twice(request_id)
+        return found.finish.variant
+
+    def _archived(self, request_id: str, tenant: str | None) -> str:
+        served = self.archive.served(request_id) if self.archive is not None else None
+        if served is None or (tenant is not None and served[1] != tenant):
+            raise self._unknown(request_id)
+        if served[2]:
+            raise self._twice(request_id)
+        return served[0]
+
+    def _labelled(self, request_id: str, label: Any) -> Iterator[Feedback]:
+        found = self._ring.find(request_id)
+        answer = self._answers.get(request_id)
+        if found is None or found.finish is None or answer is None:
+            raise InvalidRequest(
+                f"the answer to '{request_id}' is not kept (those of up to {KEPT_BYTES} bytes are, for a while; "
+                "no chats): give a score instead of a label"
+            )
+        task = self._state.catalog.task_of(found.request.target)
+        yield Feedback(request_id, found.finish.variant, label_score(task, answer, label), source="label")
+        for step in _steps(found):
+            arrays = self._answers.get(step.request.id)
+            if step.finish is None or arrays is None or set(arrays) != set(answer) or step.feedback:
+                continue
+            try:
+                score = label_score(task, arrays, label)
+            except InvalidRequest:
+                continue
+            yield Feedback(step.request.id, step.finish.variant, score, source="label")
+
+    def _unknown(self, request_id: str) -> NotFound:
+        more = "" if self.archive is not None else "; with `history` in the fleet file far more are"
+        return NotFound(
+            f"no answer is known under '{request_id}': the last {self._ring.size} requests are kept{more}"
+        )
+
+    @staticmethod
+    def _twice(request_id: str) -> Conflict:
+        return Conflict(f"feedback on '{request_id}' was given before; it counts once")
+
+
+def _bytes(array: Array) -> int:
+    if array.dtype != object:
+        return array.nbytes
+    return sum(map(len, array.flat)) if array.size <= _MOST_WORDS else KEPT_BYTES + 1
+
+
+def _steps(explanation: Explanation) -> Iterator[Explanation]:
+    for step in explanation.steps:
+        yield step
+        yield from _steps(step)
