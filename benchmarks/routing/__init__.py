@@ -1,0 +1,1 @@
+"""Routing on public tables of scores; `python -m benchmarks.routing`."""

@@ -1,0 +1,1 @@
+"""Learning to route: from a table of scores to a trained router; needs scikit-learn."""

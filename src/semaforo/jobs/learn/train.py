@@ -1,0 +1,287 @@
+"""Trains a predictor on a table of scores.
+
+What happens, in order:
+
+1. The mean scores of all models. What is learned are targets: differences between models, and what they share.
+2. The words of all prompts become vectors; no scores are looked at for that.
+3. The levels below the trees, the means of the tasks first, are fitted and asked out of fold, by rows and by
+   groups.
+4. Trees learn from what requests look like and from those levels, out of fold again.
+5. The weights of the stack: non-negative least squares on what was said out of fold.
+6. All levels are fitted once more, to all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from semaforo.errors import InvalidRequest
+from semaforo.features.text import TEXT_NUMBERS, text_vector, words_of
+from semaforo.jobs.learn import levels
+from semaforo.jobs.learn.levels import Texts
+from semaforo.routing.predictor import PARTS, Predictor
+from semaforo.routing.table import Table
+from semaforo.routing.words import learned
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+FOLDS = 5
+LEAST_ROWS = 30
+STRANGE = 0.1
+_GROUPS = 3
+
+
+class Setting(msgspec.Struct):
+    """What all levels are fitted to.
+
+    Attributes:
+        targets: (n, h).
+        tasks: (n,) numbers of tasks.
+        groups: (n,) numbers of groups; empty where there are none.
+        looks: (n, f) features of texts and further ones.
+        texts: The words; None where there are none.
+        penalty, sharpness, closeness: Of the linear level, of topics, of neighbours.
+    """
+
+    targets: Floats
+    tasks: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    looks: Floats
+    texts: Texts | None
+    seed: int
+    penalty: float = 10.0
+    sharpness: float = 20.0
+    closeness: float = 20.0
+
+
+def train(table: Table, *, seed: int = 0) -> Predictor:
+    """Train a predictor.
+
+    Args:
+        table: Scores of two models or more.
+        seed: Of everything that is drawn.
+
+    Raises:
+        InvalidRequest: There is too little to learn from.
+    """
+    n = len(table)
+    if n < LEAST_ROWS:
+        raise InvalidRequest(f"{n} requests are too few to learn from: take {LEAST_ROWS} at least")
+    if len(table.models) < 2:
+        raise InvalidRequest("there is one model only, and so nothing to choose")
+    base = np.nanmean(table.scores, axis=0)
+    targets, basis = contrasts(table.scores - base)
+    setting = _setting(table, targets, seed)
+    if setting.texts is not None:
+        _tune(setting)
+    inside, trees, novelty = _stack(setting, list(_folds(n, seed)))
+    outside, domain = np.zeros_like(inside), np.array([0.0, 0.0, 0.0, -50.0])
+    apart = list(_apart(setting.groups, seed))
+    if apart:
+        outside, _, strange = _stack(setting, apart)
+        domain = _domain(novelty, strange)
+    return _whole(table, base, basis, setting, trees, inside, outside, domain)
+
+
+def contrasts(deviations: Floats) -> tuple[Floats, Floats]:
+    """Return targets ``(n, h)`` for deviations from the base ``(n, m)``, and the basis ``(h, m)`` that undoes it.
+
+    Where few requests were put to all models, each model is a target by itself.
+    """
+    m = deviations.shape[1]
+    whole = ~np.isnan(deviations).any(axis=1)
+    if whole.mean() < 0.5:
+        return deviations, np.eye(m)
+    mean = np.where(whole, deviations.mean(axis=1), np.nan)[:, None]
+    if m == 2:
+        return np.hstack([deviations[:, 1:] - deviations[:, :1], mean]), np.array([[-0.5, 0.5], [1.0, 1.0]])
+    return np.hstack([deviations - mean, mean]), np.vstack([np.eye(m), np.ones((1, m))])
+
+
+def task_means(targets: Floats, of: Indices, asked: Indices) -> Floats:
+    """Return the shrunk mean targets of tasks, one row for each that is asked, given those of rows ``(n, h)``."""
+    names = np.unique(of)
+    if len(np.unique(asked)) < 2:
+        return np.zeros((len(asked), targets.shape[1]))
+    means = np.stack([levels.shrunk_means(targets[:, k], of, names) for k in range(targets.shape[1])], axis=1)
+    at = np.searchsorted(names, asked).clip(0, len(names) - 1)
+    return np.where((names[at] == asked)[:, None], means[at], 0.0)
+
+
+def _setting(table: Table, targets: Floats, seed: int) -> Setting:
+    texts = None
+    looks = np.full((len(table), len(TEXT_NUMBERS)), np.nan)
+    if any(table.prompts):
+        words = [words_of(prompt) for prompt in table.prompts]
+        looks = np.stack(
+            [text_vector(p, w) if p else looks[0] for p, w in zip(table.prompts, words, strict=True)]
+        )
+        texts = levels.texts_of(learned(words), words, seed)
+    if table.features:
+        looks = np.hstack([looks, table.numbers])
+    named = table.groups if table.groups and len(set(table.groups)) > _GROUPS else table.tasks
+    names, of = np.unique(np.array(named), return_inverse=True)
+    groups = of if len(names) >= _GROUPS else np.zeros(0, np.int64)
+    tasks = np.unique(np.array(table.tasks), return_inverse=True)[1]
+    return Setting(targets, tasks.astype(np.int64), groups.astype(np.int64), looks, texts, seed)
+
+
+def _folds(n: int, seed: int) -> Iterator[tuple[Indices, Indices]]:
+    order = np.random.default_rng(seed).permutation(n)
+    for part in np.array_split(order, FOLDS):
+        yield np.setdiff1d(order, part), np.sort(part)
+
+
+def _apart(groups: NDArray[np.int64], seed: int) -> Iterator[tuple[Indices, Indices]]:
+    """Leave groups out, each once, in about as many parts as there are folds."""
+    names = np.unique(groups)
+    if len(names) < _GROUPS:
+        return
+    order = np.random.default_rng(seed).permutation(names)
+    for part in np.array_split(order, min(FOLDS, len(names))):
+        out = np.isin(groups, part)
+        if out.any() and not out.all():
+            yield np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def _tune(setting: Setting) -> None:
+    """Choose what the levels are fitted with, by the squared error on a held-out part."""
+    texts, targets = setting.texts, setting.targets
+    assert texts is not None
+    train_rows, test = next(_folds(len(targets), setting.seed + 1))
+    truth = targets[test]
+
+    def error(said: Floats) -> float:
+        return float(np.nanmean((truth - said) ** 2))
+
+    fitted = {
+        p: texts.matrix[test] @ levels.fit_linear(texts, targets, train_rows, p) for p in levels.PENALTIES
+    }
+    setting.penalty = min(fitted, key=lambda p: error(fitted[p]))
+    if len(setting.groups):
+        topics = levels.fit_topics(texts, setting.groups, targets, train_rows, 1.0)
+        setting.sharpness = min(
+            levels.SHARPNESS,
+            key=lambda s: error(
+                levels.ask_topics(msgspec.structs.replace(topics, sharpness=s), texts.matrix[test])[0]
+            ),
+        )
+    near = levels.fit_neighbours(texts, targets, train_rows, 1.0, setting.seed)
+    if len(near.points):
+        setting.closeness = min(
+            levels.SHARPNESS,
+            key=lambda s: error(
+                levels.ask_neighbours(msgspec.structs.replace(near, sharpness=s), texts.places[test])[0]
+            ),
+        )
+
+
+def _stack(setting: Setting, folds: list[tuple[Indices, Indices]]) -> tuple[Floats, Floats, Floats]:
+    """Fit and ask all levels out of fold.
+
+    Returns:
+        Weights of the stack (parts, h), the features of the trees (n, f), and what tells domains apart (n, 4).
+    """
+    from scipy.optimize import nnls
+
+    targets = setting.targets
+    n, h = targets.shape
+    said = np.zeros((n, len(PARTS), h))
+    novelty = np.ones((n, 4))
+    novelty[:, 0] = 0.0
+    for fitted, asked in folds:
+        _ask(setting, fitted, asked, said, novelty)
+    rows = np.hstack([setting.looks, said[:, :-1].reshape(n, -1)])
+    for k in range(h):
+        for fitted, asked in folds:
+            if (~np.isnan(targets[fitted, k])).sum() >= LEAST_ROWS:
+                said[asked, -1, k] = levels.fit_trees(rows[fitted], targets[fitted, k], setting.seed).predict(
+                    rows[asked]
+                )[:, 0]
+    weights = np.zeros((len(PARTS), h))
+    for k in range(h):
+        known = ~np.isnan(targets[:, k])
+        if known.any():
+            weights[:, k] = nnls(said[known, :, k], targets[known, k])[0]
+    return weights, rows, novelty
+
+
+def _ask(setting: Setting, fitted: Indices, asked: Indices, said: Floats, novelty: Floats) -> None:
+    texts, targets = setting.texts, setting.targets
+    said[asked, 0] = task_means(targets[fitted], setting.tasks[fitted], setting.tasks)[asked]
+    if texts is None:
+        return
+    matrix = texts.matrix[asked]
+    said[asked, 1] = matrix @ levels.fit_linear(texts, targets, fitted, setting.penalty)
+    # Words that only the held-out part has count as unknown, as they will be when they first come.
+    seen = np.zeros(matrix.shape[1], bool)
+    seen[np.unique(texts.matrix[fitted].indices)] = True
+    counts = np.maximum(np.diff(matrix.indptr), 1)
+    new = np.add.reduceat(np.append(~seen[matrix.indices], False).astype(float), matrix.indptr[:-1])
+    new[np.diff(matrix.indptr) == 0] = 1.0
+    novelty[asked, 0] = texts.unknown[asked] + (1.0 - texts.unknown[asked]) * np.minimum(1.0, new / counts)
+    if len(setting.groups):
+        topics = levels.fit_topics(texts, setting.groups, targets, fitted, setting.sharpness)
+        said[asked, 2], novelty[asked, 1] = levels.ask_topics(topics, matrix)
+    near = levels.fit_neighbours(texts, targets, fitted, setting.closeness, setting.seed)
+    if len(near.points):
+        said[asked, 3], novelty[asked, 2] = levels.ask_neighbours(near, texts.places[asked])
+
+
+def _domain(usual: Floats, strange: Floats) -> Floats:
+    """Return a logistic regression ``(4,)`` that tells rows of left-out groups from rows of left-out folds.
+
+    It holds for a stream of which a share `STRANGE` comes from groups that were not in training.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.vstack([usual, strange])
+    outside = np.repeat([0, 1], [len(usual), len(strange)])
+    model = LogisticRegression(C=100.0, max_iter=500).fit(rows[:, :3], outside)
+    return np.append(model.coef_[0], model.intercept_[0] + np.log(STRANGE / (1.0 - STRANGE)))
+
+
+def _whole(
+    table: Table,
+    base: Floats,
+    basis: Floats,
+    setting: Setting,
+    rows: Floats,
+    inside: Floats,
+    outside: Floats,
+    domain: Floats,
+) -> Predictor:
+    texts, targets, every = setting.texts, setting.targets, np.arange(len(table))
+    linear = topics = near = None
+    if texts is not None:
+        linear = levels.fit_linear(texts, targets, every, setting.penalty)
+        if len(setting.groups):
+            topics = levels.fit_topics(texts, setting.groups, targets, every, setting.sharpness)
+        near = levels.fit_neighbours(texts, targets, every, setting.closeness, setting.seed)
+        near = near if len(near.points) else None
+    means = task_means(targets, setting.tasks, setting.tasks)
+    tasks = {task: means[i] for i, task in enumerate(table.tasks)}
+    used = (inside[-1] > 0.0).any() or (outside[-1] > 0.0).any()
+    trees = (
+        [levels.fit_trees(rows, targets[:, k], setting.seed) for k in range(targets.shape[1])] if used else []
+    )
+    return Predictor(
+        models=table.models,
+        basis=basis,
+        base=base,
+        tasks=tasks,
+        words=texts.words if texts is not None else None,
+        linear=linear,
+        topics=topics,
+        neighbours=near,
+        features=table.features,
+        trees=tuple(trees),
+        inside=inside,
+        outside=outside,
+        domain=domain,
+    )

@@ -1,0 +1,56 @@
+"""A table of scores: which model did how well on which request, at what cost."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Requests in rows, models in columns; what was not asked is NaN.
+
+    Attributes:
+        models: (m,) names.
+        tasks: (n,) task of each request.
+        prompts: (n,) text of each request, "" where there is none.
+        features: Names of further features.
+        numbers: (n, f) further features.
+        scores: (n, m) 0…1.
+        costs: (n, m) US dollars; NaN where nobody said.
+        answers: (n, m) what each model said, or None where no answers are known.
+        groups: (n,) what is left out together when a new domain is tried; "" = each row by itself.
+        propensities: (n, m) probability with which a model was asked; NaN where nobody said.
+    """
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    prompts: tuple[str, ...]
+    scores: Floats
+    costs: Floats
+    features: tuple[str, ...] = ()
+    numbers: Floats = msgspec.field(default_factory=lambda: np.zeros((0, 0)))
+    answers: tuple[tuple[str, ...], ...] | None = None
+    groups: tuple[str, ...] = ()
+    propensities: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def rows(self, indices: NDArray[np.int64]) -> Table:
+        """Return some of the requests."""
+        at = indices.tolist()
+        return Table(
+            self.models,
+            tuple(self.tasks[i] for i in at),
+            tuple(self.prompts[i] for i in at),
+            self.scores[indices],
+            self.costs[indices],
+            self.features,
+            self.numbers[indices] if self.features else self.numbers,
+            tuple(self.answers[i] for i in at) if self.answers is not None else None,
+            tuple(self.groups[i] for i in at) if self.groups else (),
+            self.propensities[indices] if self.propensities is not None else None,
+        )

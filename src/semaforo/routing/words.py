@@ -1,0 +1,81 @@
+"""Words and pairs of words as a sparse vector: hashed, so that there is no vocabulary to keep.
+
+The weights are the usual ones: 1 + log of how often a word occurs, times its inverse document frequency, scaled to
+length 1 (Salton and Buckley, Information Processing & Management 24, 1988).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+BITS = 17
+_FIRST, _SECOND = np.uint64(0x9E3779B1), np.uint64(0x85EBCA77)
+
+
+class Words(msgspec.Struct, frozen=True):
+    """Turns words into vectors.
+
+    Attributes:
+        slots: (buckets,) column of each bucket of the hash; -1 where too few texts in training had it.
+        idf: (v,) inverse document frequency of each column.
+    """
+
+    slots: NDArray[np.int32]
+    idf: Floats
+
+    def vector(self, words: Sequence[str]) -> tuple[Indices, Floats, float]:
+        """Return columns and values of a text's vector, of length 1, and the share of its buckets without a column.
+
+        Args:
+            words: What `features.text.words_of` gives.
+        """
+        found, counts = bags(words, len(self.slots))
+        slots = self.slots[found]
+        known = slots >= 0
+        columns = slots[known]
+        values = (1.0 + np.log(counts[known])) * self.idf[columns]
+        norm = float(np.sqrt(values @ values))
+        unknown = 1.0 - len(columns) / len(found) if len(found) else 1.0
+        return columns.astype(np.int64), (values / (norm or 1.0)).astype(np.float32), unknown
+
+
+def bags(words: Sequence[str], size: int) -> tuple[Indices, NDArray[np.int64]]:
+    """Return the buckets of words and pairs of words, in order and without repetition, and how often each occurs.
+
+    Args:
+        words: Words in order.
+        size: Number of buckets, a power of two.
+    """
+    single = np.fromiter((crc32(word.encode("utf-8", "replace")) for word in words), np.uint64, len(words))
+    pairs = (single[:-1] * _FIRST + single[1:] * _SECOND) >> np.uint64(7)
+    mask = np.uint64(size - 1)
+    found, counts = np.unique(
+        np.concatenate([single & mask, pairs & mask]).astype(np.int64), return_counts=True
+    )
+    return found, counts
+
+
+def learned(texts: Sequence[Sequence[str]], *, bits: int = BITS, least: int = 2) -> Words:
+    """Learn columns and document frequencies from texts, each given as its words.
+
+    Args:
+        texts: Words of each text.
+        bits: Buckets of the hash, as a power of two.
+        least: Texts that must have a bucket for it to get a column.
+    """
+    df = np.zeros(1 << bits)
+    for words in texts:
+        df[bags(words, 1 << bits)[0]] += 1.0
+    kept = np.flatnonzero(df >= least)
+    slots = np.full(1 << bits, -1, np.int32)
+    slots[kept] = np.arange(len(kept), dtype=np.int32)
+    idf = np.log((1.0 + len(texts)) / (1.0 + df[kept])) + 1.0
+    return Words(slots, idf.astype(np.float32))

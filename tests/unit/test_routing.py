@@ -1,0 +1,245 @@
+"""Learned routing: metrics, words, trees, training, and the artefact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semaforo.errors import ArtefactError, InvalidRequest
+from semaforo.features.signals import Signals
+from semaforo.features.text import TEXT_NUMBERS, text_numbers, words_of
+from semaforo.jobs.learn import levels
+from semaforo.jobs.learn.crossval import out_of_fold
+from semaforo.jobs.learn.train import train
+from semaforo.repository.examples import read_table
+from semaforo.routing import metrics
+from semaforo.routing.router import MAGIC, Router
+from semaforo.routing.scorer import Scorer
+from semaforo.routing.table import Table
+from semaforo.routing.words import learned
+
+
+def sums(rows: int, seed: int = 0, groups: int = 6) -> Table:
+    """Two models: the weak one fails where a text speaks of `hard` things, or is long."""
+    rng = np.random.default_rng(seed)
+    names = [f"group{g}" for g in range(groups)]
+    words = {g: [f"{g}word{k}" for k in range(30)] for g in names}
+    prompts, group, scores = [], [], []
+    for _ in range(rows):
+        name = names[rng.integers(groups)]
+        size = int(rng.integers(4, 40))
+        hard = rng.random() < 0.4
+        text = [str(w) for w in rng.choice(words[name], size)] + (["hard", "proof"] if hard else ["easy"])
+        prompts.append(" ".join(text))
+        group.append(name)
+        weak = rng.random() < (0.9 - 0.6 * hard - 0.005 * size)
+        scores.append((float(weak), float(rng.random() < 0.9)))
+    values = np.array(scores)
+    return Table(
+        ("weak", "strong"),
+        ("t",) * rows,
+        tuple(prompts),
+        values,
+        np.full(values.shape, np.nan),
+        groups=tuple(group),
+    )
+
+
+@pytest.fixture(scope="module")
+def router() -> Router:
+    return Router(train(sums(700)), 700, "2026-01-01", {"apgr": 0.8})
+
+
+def test_apgr_is_a_half_for_no_order_and_one_and_a_half_at_best() -> None:
+    gain = np.array([1.0, 0.0] * 500)
+    assert metrics.apgr(gain, np.zeros(1000)) == pytest.approx(0.5, abs=0.002)
+    assert metrics.apgr(gain, gain) == pytest.approx(0.75, abs=0.002)
+    assert metrics.apgr(gain, -gain) == pytest.approx(0.25, abs=0.002)
+    assert metrics.cpt(gain, gain, 0.8) == pytest.approx(0.4)
+    assert metrics.cpt(gain, -gain, 0.8) == pytest.approx(0.9)
+    with pytest.raises(ValueError, match="no gap to recover"):
+        metrics.apgr(np.array([1.0, -1.0]), np.zeros(2))
+
+
+def test_the_hull_never_falls_and_aiq_is_its_mean_height() -> None:
+    costs, qualities = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.5, 0.4, 0.9, 0.8])
+    x, y = metrics.hull(costs, qualities)
+    assert x.tolist() == [1.0, 3.0]
+    assert y.tolist() == [0.5, 0.9]
+    assert metrics.aiq(costs, qualities) == pytest.approx((2 * 0.7 + 0.9) / 3)
+    assert metrics.aiq(np.array([1.0]), np.array([0.3])) == 0.3
+
+
+def test_calibration_error_is_the_gap_in_bins() -> None:
+    rng = np.random.default_rng(0)
+    predicted = rng.random(20_000)
+    truth = (rng.random(20_000) < predicted).astype(float)
+    assert metrics.calibration_error(predicted, truth) < 0.02
+    assert metrics.calibration_error(np.clip(predicted + 0.2, 0, 1), truth) > 0.1
+
+
+def test_words_are_weighted_by_how_rare_they_are() -> None:
+    words = learned([words_of("the cat sat"), words_of("the dog sat"), words_of("the cat ran")], least=1)
+    at, values, unknown = words.vector(words_of("the cat"))
+    assert len(at) == 3
+    assert np.isclose(values @ values, 1.0, atol=1e-5)
+    assert unknown == 0.0
+    assert words.vector(words_of("quite new words"))[2] == 1.0
+    assert words.vector([])[2] == 1.0
+
+
+def test_a_text_is_counted_whatever_is_in_it() -> None:
+    found = text_numbers("What is 3 + 4?\nA. seven\nB. not eight, Привет 日本")
+    assert tuple(found) == TEXT_NUMBERS
+    assert found["text.lines"] == 3
+    assert found["text.questions"] == 1
+    assert found["text.negations"] == 1
+    assert found["text.beyond_latin"] > 0
+    for text in ("", " ", "\ud800", "x" * 100_000, "\0"):
+        assert all(np.isfinite(v) for v in text_numbers(text).values())
+
+
+def test_exported_trees_say_what_scikit_learn_says() -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 6))
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    target = np.nan_to_num(rows[:, 0]) * 2 + (np.nan_to_num(rows[:, 1]) > 0)
+    model = HistGradientBoostingRegressor(**levels.TREES).fit(rows, target)
+    trees = levels.exported(model)
+    assert np.allclose(trees.predict(rows)[:, 0], model.predict(rows))
+
+
+def test_a_trained_router_beats_chance_and_survives_its_bytes(router: Router) -> None:
+    fresh = sums(400, seed=9)
+    again = Router.decode(router.encode())
+    assert again.digest() == router.digest()
+    assert again.tasks == ("t",)
+    signals = [Signals(p) for p in fresh.prompts]
+    scores, trust = Scorer(again.predictor).predict("t", signals)
+    gain = fresh.scores[:, 1] - fresh.scores[:, 0]
+    assert metrics.apgr(gain, scores[:, 1] - scores[:, 0]) > 0.62
+    assert trust.mean() > 0.7
+    assert metrics.calibration_error(scores[:, 0], fresh.scores[:, 0]) < 0.1
+    one, _ = Scorer(again.predictor).predict("t", signals[:1])
+    assert np.allclose(one[0], scores[0])
+
+
+def test_out_of_its_domain_it_says_what_is_usual(router: Router) -> None:
+    scorer = Scorer(router.predictor)
+    strange = [Signals("совсем другие слова здесь"), Signals(""), Signals(numbers={"image.blur": 3.0})]
+    scores, trust = scorer.predict("t", strange)
+    usual = router.predictor.usual("t")
+    assert trust[0] < 0.5
+    assert np.abs(scores[0] - usual).max() < 0.25
+    _, unknown = scorer.predict("another task", [Signals("group1word1 easy")])
+    assert unknown[0] == 0.0
+
+
+def test_scores_out_of_fold_are_of_rows_that_were_not_seen() -> None:
+    table = sums(300)
+    scores, _ = out_of_fold(table, folds=3)
+    gain = table.scores[:, 1] - table.scores[:, 0]
+    assert metrics.apgr(gain, scores[:, 1] - scores[:, 0]) > 0.55
+    noise = Table(
+        table.models,
+        table.tasks,
+        table.prompts,
+        np.random.default_rng(1).permutation(table.scores),
+        table.costs,
+    )
+    scores, _ = out_of_fold(noise, folds=3)
+    gain = noise.scores[:, 1] - noise.scores[:, 0]
+    assert abs(metrics.apgr(gain, scores[:, 1] - scores[:, 0]) - 0.5) < 0.12
+
+
+def test_models_that_were_not_asked_about_everything() -> None:
+    table = sums(300)
+    holes = table.scores.copy()
+    holes[np.random.default_rng(0).random(300) < 0.5, 0] = np.nan
+    holes[np.isnan(holes[:, 0]) & (np.random.default_rng(1).random(300) < 0.5), 1] = np.nan
+    predictor = train(Table(table.models, table.tasks, table.prompts, holes, table.costs))
+    scores, _ = Scorer(predictor).predict("t", [Signals(p) for p in table.prompts[:50]])
+    assert np.isfinite(scores).all()
+
+
+def test_features_alone_can_be_learned_from() -> None:
+    rng = np.random.default_rng(0)
+    blur = rng.random((400, 1))
+    scores = np.hstack([(blur < rng.random((400, 1))), np.ones((400, 1))]).astype(float)
+    table = Table(
+        ("small", "large"),
+        ("t",) * 400,
+        ("",) * 400,
+        scores,
+        np.full((400, 2), np.nan),
+        ("image.blur",),
+        blur,
+    )
+    scorer = Scorer(train(table))
+    (sharp, blurred), _ = scorer.predict("t", [Signals(numbers={"image.blur": b}) for b in (0.1, 0.9)])
+    assert sharp[0] > blurred[0] + 0.3
+    assert np.isfinite(scorer.predict("t", [Signals()])[0]).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"nothing", MAGIC + b"x" * 100])
+def test_what_is_no_router_is_refused(damage: bytes, router: Router) -> None:
+    with pytest.raises(ArtefactError):
+        Router.decode(damage)
+    whole = bytearray(router.encode())
+    whole[-20] ^= 1
+    with pytest.raises(ArtefactError, match="damaged: its digest"):
+        Router.decode(bytes(whole))
+
+
+def test_too_little_to_learn_from() -> None:
+    with pytest.raises(InvalidRequest, match="10 requests are too few"):
+        train(sums(10))
+
+
+TABLE = "task,prompt,model,score,cost,feature.size\n"
+
+
+def test_a_table_is_read_from_csv_and_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text(TABLE + "a,one,x,1,0.5,3\na,one,y,0,,3\nb,two,x,0.25,0.1,\n")
+    table = read_table(path)
+    assert table.models == ("x", "y")
+    assert table.tasks == ("a", "b")
+    assert np.array_equal(table.scores, [[1.0, 0.0], [0.25, np.nan]], equal_nan=True)
+    assert np.array_equal(table.costs, [[0.5, np.nan], [0.1, np.nan]], equal_nan=True)
+    assert table.features == ("size",)
+    from pyarrow import csv, parquet
+
+    parquet.write_table(csv.read_csv(path), tmp_path / "scores.parquet")
+    again = read_table(tmp_path / "scores.parquet")
+    assert np.array_equal(again.scores, table.scores, equal_nan=True)
+    assert again.prompts == table.prompts
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task,prompt,modell,score\n", "no column 'model'.*Did you mean 'modell'"),
+        ("task,prompt,model,score\na,p,x,1\n", "scores of 1 model"),
+        (TABLE + "a,one,x,7,,\na,one,y,1,,\n", "row 1: score is 7; it takes 0 to 1"),
+        (TABLE + "a,one,x,good,,\na,one,y,1,,\n", "row 1: score is 'good', which is no number"),
+        (TABLE + "a,one,x,1,,\na,one,x,1,,\na,one,y,1,,\n", "row 2 is the second one of 'x'"),
+        (TABLE + "a,one,,1,,\na,one,y,1,,\n", "row 1: model is empty"),
+        (TABLE + "a,one,x\n", "line 2 has not as many fields"),
+        ("model,score\nx,1\ny,1\n", "nothing tells requests apart"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text(text)
+    with pytest.raises(InvalidRequest, match=message):
+        read_table(path)
+    for name, content in (("none.csv", None), ("bad.parquet", b"PAR1 no"), ("bad.csv", b"\xff\xfe\x00")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InvalidRequest):
+            read_table(tmp_path / name)
