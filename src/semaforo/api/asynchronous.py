@@ -27,6 +27,7 @@ from semaforo.live.journal import locked
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, render
 from semaforo.repository.history import in_use
+from semaforo.routing.router import Router
 from semaforo.wire.openai import parse_chat
 from semaforo.wire.payload import Chat, Tensors
 
@@ -48,8 +49,9 @@ class AsyncFleet:
         ring: int = 4096,
         secrets: Secrets | None = None,
         history: Path | None = None,
+        routers: Mapping[str, Router] | None = None,
     ) -> None:
-        self.engine = engine_for(journal, ring, secrets, history)
+        self.engine = engine_for(journal, ring, secrets, history, routers)
         self._catalog = catalog
         self._running = False
 
@@ -80,7 +82,14 @@ class AsyncFleet:
             log.warning("the history %s is kept by another fleet: what this one learns is not kept", history)
             history = None
         catalog = with_graphs(plan.catalog, [graph.served() for graph in graphs])
-        return cls(catalog, journal=written, ring=plan.ring, secrets=plan.secrets, history=history)
+        return cls(
+            catalog,
+            journal=written,
+            ring=plan.ring,
+            secrets=plan.secrets,
+            history=history,
+            routers=plan.routers,
+        )
 
     @classmethod
     def of(cls, *functions: Callable[..., Any], graphs: Sequence[Graph] = ()) -> Self:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from semaforo.build.graphs import graph_of, graph_problems, imported
+from semaforo.build.routers import routers_of
 from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, ModelSettings, Problem, TaskSettings, VariantSettings, load_fleet
 from semaforo.config.settings import PreferSettings
@@ -24,6 +25,7 @@ from semaforo.config.tensors import from_upstreams, tensors_of
 from semaforo.entities import (
     BatchProfile,
     Cost,
+    Exploration,
     Preference,
     Privacy,
     ReplicaSpec,
@@ -37,6 +39,7 @@ from semaforo.entities.interface import INTERFACES, roles
 from semaforo.errors import ArtefactError
 from semaforo.graph.graph import RUNTIME
 from semaforo.repository import FORMATS, ModelFolder, measured, natural, runtime_of, verify
+from semaforo.routing.router import Router
 
 _DEFAULT = "default"
 _PER_MILLION = 1e-6
@@ -54,6 +57,7 @@ class Blueprint(msgspec.Struct, frozen=True):
         journal: File of the journal, or None.
         ring: Requests whose decisions are kept to be explained.
         history: Database of what is learned, or None.
+        routers: Trained routers by task.
         secrets: By variant id, options of the runtime that stay out of the catalog.
     """
 
@@ -63,6 +67,7 @@ class Blueprint(msgspec.Struct, frozen=True):
     ring: int
     secrets: Secrets
     history: Path | None = None
+    routers: dict[str, Router] = {}
 
 
 def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> Blueprint:
@@ -79,9 +84,10 @@ def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> B
     file = load_fleet(path)
     settings = file.settings
     journal = file.folder / settings.journal if settings.journal else None
+    routers = routers_of(file)
     catalog = catalog_of(file, noted=noted, fitted=fitted)
     history = file.folder / settings.history if settings.history else None
-    return Blueprint(catalog, file, journal, settings.explain.ring, _secrets(file, catalog), history)
+    return Blueprint(catalog, file, journal, settings.explain.ring, _secrets(file, catalog), history, routers)
 
 
 def _secrets(file: FleetFile, catalog: Catalog) -> Secrets:
@@ -156,6 +162,8 @@ def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskTyp
         deadline_s=task.deadline,
         max_queue_rows=task.max_queue,
         hedge=task.hedge,
+        score_s=task.router.wait if task.router is not None else 0.0,
+        explore=Exploration(task.explore.share, task.explore.max_loss, task.explore.shadow),
     )
 
 

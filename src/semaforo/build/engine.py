@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from semaforo.entities import ReplicaSpec
 if TYPE_CHECKING:
     from semaforo.live.engine import Engine
     from semaforo.live.handle import Handle, Sink
+    from semaforo.routing.router import Router
 
 
 def handles(secrets: Secrets | None = None) -> Callable[[ReplicaSpec, Sink], Handle]:
@@ -30,7 +31,11 @@ def handles(secrets: Secrets | None = None) -> Callable[[ReplicaSpec, Sink], Han
 
 
 def engine_for(
-    journal: Path | None = None, ring: int = 4096, secrets: Secrets | None = None, history: Path | None = None
+    journal: Path | None = None,
+    ring: int = 4096,
+    secrets: Secrets | None = None,
+    history: Path | None = None,
+    routers: Mapping[str, Router] | None = None,
 ) -> Engine:
     """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``.
 
@@ -41,4 +46,4 @@ def engine_for(
     from semaforo.repository.history import HistoryStore
 
     store = HistoryStore(history) if history is not None else None
-    return Engine(handles(secrets), journal=journal, explain_ring=ring, history=store)
+    return Engine(handles(secrets), journal=journal, explain_ring=ring, history=store, routers=routers)

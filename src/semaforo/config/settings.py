@@ -38,6 +38,33 @@ class PreferSettings(_Settings, frozen=True, kw_only=True):
     cost: Annotated[float, Key("Weight of cost.", forms.WEIGHT)] = 0.1
 
 
+class ExploreSettings(_Settings, frozen=True, kw_only=True):
+    """How much the router may try what does not look best, so that it goes on learning."""
+
+    SHORT: ClassVar[str] = "share"
+
+    share: Annotated[
+        float, Key("Share of requests that another variant than the best may answer.", forms.SHARE)
+    ] = 0.0
+    max_loss: Annotated[float, Key(
+        "Quality that such an answer may be worse, at worst, as far as is known.", forms.SHARE,
+    )] = 0.1  # fmt: skip
+    shadow: Annotated[float, Key(
+        "Share of requests of which a copy is asked of a variant that is not safe to try; nobody waits for it.",
+        forms.SHARE,
+    )] = 0.0  # fmt: skip
+
+
+class RouterSettings(_Settings, frozen=True, kw_only=True):
+    """A trained router, which predicts how much each model gains on a request."""
+
+    SHORT: ClassVar[str] = "file"
+
+    file: Annotated[str, Key("File that `semaforo router train` wrote; seen from the fleet file.")]
+    sha256: Annotated[str, Key("Digest the file must have.", forms.DIGEST)] = ""
+    wait: Annotated[float, Key("How long a request waits for it at most.", forms.DURATION)] = 0.02
+
+
 class TaskSettings(_Settings, frozen=True, kw_only=True):
     """What clients ask for by name."""
 
@@ -49,6 +76,10 @@ class TaskSettings(_Settings, frozen=True, kw_only=True):
     inputs: Annotated[dict[str, TensorSettings], Key("Tensors a request gives.")] = {}
     outputs: Annotated[dict[str, TensorSettings], Key("Tensors an answer holds.")] = {}
     prefer: Annotated[PreferSettings, Key("What to prefer among variants in contract.")] = PreferSettings()
+    router: Annotated[RouterSettings | None, Key("Predicts which model does best on each request.")] = None
+    explore: Annotated[ExploreSettings, Key("What may be tried for the sake of learning.")] = (
+        ExploreSettings()
+    )
     deadline: Annotated[float | None, Key("Deadline where a request states none.", forms.DURATION)] = None
     evaluate: Annotated[str, Key("Data that measures the quality of each variant.")] = ""
     max_queue: Annotated[int, Key("Bound of the queue, in rows; more is refused.", forms.COUNT)] = 4096

@@ -17,6 +17,7 @@ from math import exp
 
 from semaforo.core import queue as queues
 from semaforo.core.effects import Considered, Decided, DispatcherEffect, Score
+from semaforo.core.exploring import explores, trial_of
 from semaforo.core.ledger import MAX_WAIT_S, RETRY_BURST, RETRY_SHARE, Ledger
 from semaforo.core.placing import Placer, why_unsatisfiable
 from semaforo.core.plan import Choice, Plan, Planner
@@ -28,9 +29,11 @@ from semaforo.entities.units import unlike
 from semaforo.errors import NotFound
 from semaforo.policy import route
 from semaforo.policy.admit import predicted_wait
+from semaforo.policy.explore import Trial
 
 _INFINITE = float("inf")
 _SHORT = 0.1
+_CERTAIN = Trial("", 1.0)
 
 
 class Door:
@@ -130,7 +133,12 @@ class Door:
         if run is not None:  # 4, 5
             if not run.open:
                 reason = "pressure"
-            self._placer.start_alone(job, run, considered, reason, now, out)
+            trial = _CERTAIN
+            if explores(job, plan):
+                chosen, trial = trial_of(self.state, job, plan, considered, run)
+                if chosen is not run:
+                    run, reason = chosen, "tried"
+            self._placer.start_alone(job, run, considered, reason, now, out, trial)
         elif wait is not None:  # 6
             self._wait(job, plan, considered, now, out, patient=wait.open, fresh=fresh)
         else:  # 7

@@ -127,7 +127,7 @@ class Dispatcher:
     def _scored(self, event: Scored, now: float, out: list[DispatcherEffect]) -> None:
         job = self.state.jobs.get(event.request)
         if job is not None and job.phase == Phase.SCORING:
-            job.gain, job.context = event.gain, event.context
+            job.gain, job.trust = event.gain, float(event.trust)
             self._after_scoring(job, now, out)
 
     def _after_scoring(self, job: Job, now: float, out: list[DispatcherEffect]) -> None:

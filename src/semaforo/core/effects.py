@@ -49,6 +49,9 @@ class Decided(msgspec.Struct, frozen=True, omit_defaults=True, tag="decided", gc
         reason: ``best score``, ``waits``, ``pressure``, ``batched``, ``retry``, ``hedge``, or why it was refused.
         rows_ahead: Rows that were in front of it.
         move: 0 for the first binding, one more for each further one.
+        propensity: Probability with which this variant was picked; below 1 where the task explores.
+        shadow: Variant that a copy is to be asked of, for the sake of learning; "" = none.
+        trust: In what was predicted for this request by a trained router; 0 = nothing was.
     """
 
     request: str
@@ -59,6 +62,9 @@ class Decided(msgspec.Struct, frozen=True, omit_defaults=True, tag="decided", gc
     reason: str = ""
     rows_ahead: int = 0
     move: int = 0
+    propensity: float = 1.0
+    shadow: str = ""
+    trust: float = 0.0
 
 
 class Score(msgspec.Struct, frozen=True, tag="score"):

@@ -29,12 +29,12 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
         request: Id of the request.
         gain: By variant: how much better (or worse, below 0) than usual it is likely to do on this request, in
             the task's metric, -1…1. What is usual is the core's to know; out of its domain a predictor says 0.
-        context: What bandits look at, numbers of about 1; empty = nothing.
+        trust: How far the request is in the domain of the predictor, 0…1.
     """
 
     request: str
     gain: dict[str, float]
-    context: tuple[float, ...] = ()
+    trust: float = 1.0
 
 
 class Feedback(msgspec.Struct, frozen=True, omit_defaults=True, tag="feedback"):

@@ -21,6 +21,7 @@ from semaforo.core.supply import Supply
 from semaforo.entities import StreamProfile
 from semaforo.policy import route
 from semaforo.policy.batch import rows_ahead, worthwhile_rows
+from semaforo.policy.explore import Trial
 
 _INFINITE = float("inf")
 
@@ -94,7 +95,7 @@ class Placer:
 
     def start_alone(
         self, job: Job, choice: Choice, considered: tuple[Considered, ...], reason: str, now: float,
-        out: list[DispatcherEffect],
+        out: list[DispatcherEffect], trial: Trial,
     ) -> None:  # fmt: skip
         """Run a job that does not wait on a free replica of the variant (`free` must hold)."""
         request = job.request
@@ -102,7 +103,12 @@ class Placer:
         if choice.stream and not self._fits(replica_id, choice.id, job):
             replica_id = self._roomy(choice, job)
         expected = self.service_s(choice, job) * self.state.replicas[replica_id].speed
-        out.append(Decided(request.id, job.task, considered, choice.id, replica_id, reason, 0, job.moves))
+        out.append(
+            Decided(
+                request.id, job.task, considered, choice.id, replica_id, reason, 0, job.moves,
+                trial.propensity, trial.shadow, job.trust,
+            )
+        )  # fmt: skip
         self._run((job,), job.rows, replica_id, choice.id, expected, now, out)
 
     # --- when a replica is free ------------------------------------------------------------------------

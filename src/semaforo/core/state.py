@@ -64,7 +64,7 @@ class Job(msgspec.Struct):
         bound_at: When it was last bound; negative while it is not.
         started: A chunk of its stream has gone out.
         gain: By variant, how much better than usual it is predicted to do, from `Scored`.
-        context: What bandits look at.
+        trust: In that, 0…1.
     """
 
     request: Request
@@ -88,7 +88,7 @@ class Job(msgspec.Struct):
     bound_at: float = -1.0
     started: bool = False
     gain: dict[str, float] = {}
-    context: tuple[float, ...] = ()
+    trust: float = 0.0
 
 
 class Lane(msgspec.Struct):

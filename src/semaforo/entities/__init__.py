@@ -1,6 +1,6 @@
 """Frozen values that every room shares: requests, contracts, variants, profiles, replicas, tensors, units."""
 
-from semaforo.entities.contract import Contract, Preference, Priority, Privacy
+from semaforo.entities.contract import Contract, Exploration, Preference, Priority, Privacy
 from semaforo.entities.replica import ReplicaSpec, ReplicaState, ReplicaView, devices_of
 from semaforo.entities.request import Ref, Request
 from semaforo.entities.step import RemainingPath, Step
@@ -13,6 +13,7 @@ __all__ = [
     "Contract",
     "Cost",
     "DTYPES",
+    "Exploration",
     "Preference",
     "Priority",
     "Privacy",

@@ -62,3 +62,17 @@ class Preference(msgspec.Struct, frozen=True, omit_defaults=True):
     quality: float = 1.0
     latency: float = 0.2
     cost: float = 0.1
+
+
+class Exploration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How much a task may explore.
+
+    Attributes:
+        share: Share (0…1) of requests that may be answered by another variant than the best one.
+        max_loss: Quality that such an answer may be worse, as far as is known.
+        shadow: Share (0…1) of requests of which a copy is asked of a variant that is not safe to try.
+    """
+
+    share: float = 0.0
+    max_loss: float = 0.1
+    shadow: float = 0.0

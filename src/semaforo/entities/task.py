@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from semaforo.entities.contract import Preference
+from semaforo.entities.contract import Exploration, Preference
 from semaforo.entities.tensor import TensorSpec
 
 
@@ -25,6 +25,7 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
         max_queue_rows: Bound of the task's queue in rows.
         hedge: Run a second copy of idempotent work that takes longer than this many times its predicted
             service; 0 = never.
+        explore: How much the router may try what does not look best.
         score_s: Seconds a request may be held for predicted qualities (`Score`); 0 = do not ask.
     """
 
@@ -38,3 +39,4 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
     max_queue_rows: int = 4096
     hedge: float = 0.0
     score_s: float = 0.0
+    explore: Exploration = Exploration()

@@ -15,14 +15,16 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from semaforo.catalog.state import Catalog
 from semaforo.core.controller import Controller
 from semaforo.core.dispatcher import Dispatcher
-from semaforo.core.effects import Believed, Cancel, Decided, Drained, Ejected, Finish, Release, Run
+from semaforo.core.effects import Believed, Cancel, Decided, Drained, Ejected, Finish, Release, Run, Score
 from semaforo.core.events import (
     Arrived,
     BatchFailed,
@@ -35,7 +37,7 @@ from semaforo.core.events import (
     Tick,
 )
 from semaforo.core.state import History
-from semaforo.entities import Priority, ReplicaSpec, Request
+from semaforo.entities import Priority, ReplicaSpec, Request, Step
 from semaforo.errors import NotFound
 from semaforo.graph import graph
 from semaforo.live.answer import Answer, Waiter
@@ -49,16 +51,20 @@ from semaforo.live.journal import JournalWriter
 from semaforo.live.load import LoadMeter
 from semaforo.live.memory import Memory
 from semaforo.live.operations import Operations
+from semaforo.live.scoring import Scoring
 from semaforo.live.sessions import Sessions
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.metrics import Metrics
 from semaforo.repository.history import HistoryStore
+from semaforo.routing.router import Router
 from semaforo.wire.payload import Payload
 
 log = logging.getLogger("semaforo.engine")
 
 _RESOLUTION_S = 0.001
+SHADOW_S = 10.0
+"""Seconds within which a shadow answer is of use."""
 
 
 class Engine:
@@ -68,6 +74,7 @@ class Engine:
         handles: Makes the handle that hosts a replica.
         journal: File to record every decision in, or None.
         explain_ring: Explanations to keep.
+        routers: Trained routers by task.
         history: Where what is learned is kept over restarts, or None; it is closed with the engine.
     """
 
@@ -78,6 +85,7 @@ class Engine:
         journal: Path | None = None,
         explain_ring: int = 4096,
         history: HistoryStore | None = None,
+        routers: Mapping[str, Router] | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.ring = Ring(explain_ring)
@@ -94,6 +102,7 @@ class Engine:
         self._memory = Memory(history, self._dispatcher.state) if history is not None else None
         self._opinions = Opinions(self._dispatcher.state, self.ring, self._tell)
         self._opinions.archive = self._memory
+        self._scoring = Scoring(routers or {}, self._task_of, self._tell)
         self._keeping: asyncio.Task[None] | None = None
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(4)
@@ -114,6 +123,7 @@ class Engine:
             Drained: lambda e: self._crew.drained(e.replica),
             Ejected: self._ejected,
             Believed: self._believed,
+            Score: self._score,
         }
 
     # --- life ------------------------------------------------------------------------------------------
@@ -368,8 +378,34 @@ class Engine:
             self._journal.flush()
             self._flush_timer = self._loop.call_later(1.0, self._flush_later)
 
+    def _task_of(self, request_id: str) -> str | None:
+        job = self._dispatcher.state.jobs.get(request_id)
+        return job.task if job is not None else None
+
+    def _score(self, effect: Score) -> None:
+        self._scoring.ask(effect, self._payloads.get(effect.request))
+
+    def _shadow(self, effect: Decided) -> None:
+        """Ask a copy of a request of a variant that is to be learned about; nobody waits for the answer."""
+        request, payload = self.ring.request(effect.request), self._payloads.get(effect.request)
+        if request is None or payload is None:
+            return
+        model, version, variant = effect.shadow.split("/", 2)
+        contract = msgspec.structs.replace(request.contract, priority=Priority.LOW, deadline_s=SHADOW_S)
+        copy = msgspec.structs.replace(
+            request, id=self.new_id(), target=model, version=version, variant=variant, contract=contract,
+            step=Step(request.id, "shadow"), affinity="",
+        )  # fmt: skip
+        # Once the effects of this event are carried out: the request itself goes first.
+        self._loop.call_soon(self._submit_shadow, copy, payload)
+
+    def _submit_shadow(self, copy: Request, payload: Payload) -> None:
+        self.submit(copy, payload, lambda _: self._opinions.agreed(copy.step, copy.id))
+
     def _decided(self, effect: Decided) -> None:
         self.ring.decided(effect)
+        if effect.shadow:
+            self._shadow(effect)
         if effect.move:
             self.metrics.decided(effect)
 
@@ -412,7 +448,7 @@ class Engine:
             if result is not None:
                 self._opinions.answered(rid, result)
             if self._memory is not None and (request := self.ring.request(rid)) is not None:
-                self._memory.answered(request, effect, 1.0, {})
+                self._memory.answered(request, effect, self.ring.propensity(rid), self._scoring.signals(rid))
         answer = Answer(effect, result)
         if effect.variant:
             answer.model, answer.version, answer.variant = effect.variant.split("/", 2)

@@ -5,26 +5,31 @@ Rules this module keeps:
 1. Feedback names a request that was answered; it may come long after, and it counts once.
 2. A label is compared with the answer, so answers of up to `KEPT_BYTES` are kept as long as their explanations;
    where a graph gave the answer, the label also judges those of its steps that answered in the same form.
-3. A preference is half an answer for each of the two: the preferred one did well, the other one did not.
+3. A shadow answer that agrees with the one that was given counts as a quarter of a good one, one that does not as a
+   quarter of a bad one, until a label says more.
+4. A preference is half an answer for each of the two: the preferred one did well, the other one did not.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
 
 from semaforo.core.events import Feedback
 from semaforo.core.state import State
+from semaforo.entities import Step
 from semaforo.errors import Conflict, InvalidRequest, NotFound
 from semaforo.observe.explain import Explanation, Ring
-from semaforo.observe.judge import label_score
+from semaforo.observe.judge import agreement, label_score
 from semaforo.wire.payload import Array, Tensors
 
 KEPT_BYTES = 4096
 _PREFERENCE = 0.5
+_AGREEMENT = 0.25
 _MOST_WORDS = 64
 
 
@@ -81,6 +86,22 @@ class Opinions:
         if len(self._order) > self._ring.size:
             self._answers.pop(self._order.popleft(), None)
 
+    def agreed(self, step: Step | None, request_id: str) -> None:
+        """Learn from a shadow answer: whether it agrees with the one that was given."""
+        found = self._ring.find(request_id)
+        if step is None or found is None or found.finish is None:
+            return
+        given, shadow = self._answers.get(step.parent), self._answers.get(request_id)
+        if given is None or shadow is None or found.feedback:
+            return
+        with suppress(InvalidRequest):
+            task = self._state.catalog.task_of(found.request.target)
+            self._learn(
+                Feedback(
+                    request_id, found.finish.variant, agreement(task, given, shadow), _AGREEMENT, "agreement"
+                )
+            )
+
     def take(self, request_id: str, opinion: Opinion, tenant: str | None = None) -> tuple[Feedback, ...]:
         """Learn from what a caller says of an answer; return what was learned.
 
@@ -114,13 +135,16 @@ class Opinions:
         else:
             found = list(self._labelled(request_id, opinion.label))
         for feedback in found:
-            self._ring.judged(feedback)
-            if self.archive is not None:
-                self.archive.judged(feedback.request, feedback.score, feedback.source)
-            self._tell(feedback)
-            for listener in self.listeners:
-                listener(feedback)
+            self._learn(feedback)
         return tuple(found)
+
+    def _learn(self, feedback: Feedback) -> None:
+        self._ring.judged(feedback)
+        if self.archive is not None:
+            self.archive.judged(feedback.request, feedback.score, feedback.source)
+        self._tell(feedback)
+        for listener in self.listeners:
+            listener(feedback)
 
     def _variant(self, request_id: str, tenant: str | None) -> str:
         found = self._ring.find(request_id)
@@ -156,7 +180,7 @@ class Opinions:
         yield Feedback(request_id, found.finish.variant, label_score(task, answer, label), source="label")
         for step in _steps(found):
             arrays = self._answers.get(step.request.id)
-            if step.finish is None or arrays is None or set(arrays) != set(answer) or step.feedback:
+            if step.finish is None or arrays is None or set(arrays) != set(answer):
                 continue
             try:
                 score = label_score(task, arrays, label)

@@ -112,6 +112,11 @@ class Ring:
         found = self._kept.get(request_id)
         return found[0] if found is not None and isinstance(found[0], Request) else None
 
+    def propensity(self, request_id: str) -> float:
+        """Return the probability with which the variant of a request was picked at last."""
+        found = self._kept.get(request_id, ())
+        return next((d.propensity for d in reversed(found) if isinstance(d, Decided) and d.pick), 1.0)
+
     def judged(self, feedback: Feedback) -> None:
         """Take in what an answer was said to be worth."""
         found = self._kept.get(feedback.request)
@@ -186,10 +191,14 @@ def render(explanation: Explanation) -> str:
     for c in sorted(considered, key=lambda c: (c.variant == pick, not c.ruled_out, c.score)):
         mark = "▸" if c.variant == pick else " "
         lines.append(f"{mark} {short(c.variant):<{width}}   {_verdict(c)}")
+    trust = next((d.trust for d in decided if d.trust), 0.0)
+    if trust:
+        lines.append(f"  qualities as predicted for this request, {trust:.0%} in the domain of its router")
     for d in decided:
         if d.replica:
             why = f" after {d.rows_ahead} rows" if d.rows_ahead else ""
-            lines.append(f"  {d.reason}{why}: replica {d.replica} of {short(d.pick)}")
+            chance = f", picked with probability {d.propensity:.3g}" if d.propensity < 1.0 else ""
+            lines.append(f"  {d.reason}{why}: replica {d.replica} of {short(d.pick)}{chance}")
         elif d.reason == "waits":
             lines.append(f"  waited behind {d.rows_ahead} rows: nothing it may use was free")
         else:

@@ -53,6 +53,20 @@ def label_score(task: TaskType, outputs: Mapping[str, Array], label: Any) -> flo
     return float(np.mean([_same(a, b) for a, b in zip(said, right, strict=True)]))
 
 
+def agreement(task: TaskType, given: Mapping[str, Array], other: Mapping[str, Array]) -> float:
+    """Return the share of rows (0…1) in which another answer says the same as the one that was given.
+
+    Raises:
+        InvalidRequest: The answers cannot be compared.
+    """
+    said = given.get(_judged(task))
+    if said is None:
+        raise InvalidRequest("the answer lacks the output that is compared")
+    if said.dtype.kind == "f":
+        said = said.argmax(axis=-1)
+    return label_score(task, other, {_judged(task): said.tolist()})
+
+
 def _judged(task: TaskType) -> str:
     for spec in task.outputs:
         if spec.dtype in _WHOLE:

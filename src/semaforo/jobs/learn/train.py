@@ -80,7 +80,7 @@ def train(table: Table, *, seed: int = 0) -> Predictor:
     if setting.texts is not None:
         _tune(setting)
     inside, trees, novelty = _stack(setting, list(_folds(n, seed)))
-    outside, domain = np.zeros_like(inside), np.array([0.0, 0.0, 0.0, -50.0])
+    outside, domain = np.zeros_like(inside), _unheard(novelty[:, 0])
     apart = list(_apart(setting.groups, seed))
     if apart:
         outside, _, strange = _stack(setting, apart)
@@ -231,6 +231,17 @@ def _ask(setting: Setting, fitted: Indices, asked: Indices, said: Floats, novelt
     near = levels.fit_neighbours(texts, targets, fitted, setting.closeness, setting.seed)
     if len(near.points):
         said[asked, 3], novelty[asked, 2] = levels.ask_neighbours(near, texts.places[asked])
+
+
+def _unheard(unknown: Floats) -> Floats:
+    """Return a logistic function ``(4,)`` of the share of unknown words, where no groups are there to learn from.
+
+    A share that one request of training in a hundred exceeds counts for a twentieth, a request of unknown words
+    alone for all but a twentieth.
+    """
+    usual = min(float(np.quantile(unknown, 0.99)), 0.99)
+    steep = 2.0 * np.log(19.0) / (1.0 - usual)
+    return np.array([steep, 0.0, 0.0, -steep * (1.0 + usual) / 2.0])
 
 
 def _domain(usual: Floats, strange: Floats) -> Floats:

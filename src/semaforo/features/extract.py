@@ -1,0 +1,54 @@
+"""From a payload to signals: texts as they are, numbers of whatever else it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semaforo.features.signals import Signals
+from semaforo.features.tensor import array_numbers
+from semaforo.features.text import REACH, text_numbers
+
+_MOST_TEXTS = 16
+
+
+def chat_signals(body: Mapping[str, Any]) -> Signals:
+    """Return the signals of a chat: what its user says last, and how long it has gone on."""
+    said = [m for m in body.get("messages") or () if isinstance(m, Mapping)]
+    turns = [m for m in said if m.get("role") == "user"]
+    text = _text_of(turns[-1]) if turns else ""
+    whole = sum(len(_text_of(m)) for m in said)
+    numbers = {"chat.turns": float(len(turns)), "chat.length": float(np.log1p(whole))}
+    return Signals(text, {**text_numbers(text), **numbers} if text else numbers)
+
+
+def tensor_signals(arrays: Mapping[str, NDArray[Any]]) -> Signals:
+    """Return the signals of tensors ``(rows, …)``: the texts among them as one, and numbers of the others."""
+    texts: list[str] = []
+    numbers: dict[str, float] = {}
+    for name, array in arrays.items():
+        if array.dtype == object:
+            texts += [_word(item) for item in array.ravel()[:_MOST_TEXTS].tolist()]
+        elif array.dtype.kind in "fiub" and array.size:
+            numbers |= array_numbers(name, array)
+    text = "\n".join(texts)
+    return Signals(text, {**numbers, **text_numbers(text)} if text else numbers)
+
+
+def _text_of(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(str(p.get("text") or "") for p in content if isinstance(p, Mapping))
+    return ""
+
+
+def _word(item: Any) -> str:
+    if isinstance(item, bytes):
+        # A character takes at most four bytes; more is not looked at.
+        return item[: 8 * REACH].decode("utf-8", "replace")
+    return str(item)

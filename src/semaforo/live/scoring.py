@@ -1,0 +1,121 @@
+"""Answers `Score`: looks at payloads and predicts what each variant gains on them.
+
+Rules this module keeps:
+
+1. Requests that come in one round of the loop are looked at together.
+2. Whatever goes wrong here, the request goes on without a prediction: the base serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from semaforo.core.effects import Score
+from semaforo.core.events import Scored
+from semaforo.features.extract import chat_signals, tensor_signals
+from semaforo.features.signals import Signals
+from semaforo.routing.router import Router
+from semaforo.routing.scorer import Scorer
+from semaforo.wire.payload import Chat, Payload
+
+log = logging.getLogger("semaforo.routing")
+
+_MOST_KEPT = 4096
+
+
+class Scoring:
+    """Scores the requests of tasks that have a trained router.
+
+    Args:
+        routers: By task.
+        task_of: Returns the task of a live request, or None.
+        tell: Tells the dispatcher.
+    """
+
+    def __init__(
+        self,
+        routers: Mapping[str, Router],
+        task_of: Callable[[str], str | None],
+        tell: Callable[[Scored], None],
+    ) -> None:
+        self._scorers = {task: Scorer(router.predictor) for task, router in routers.items()}
+        self._task_of = task_of
+        self._tell = tell
+        self._asked: list[tuple[Score, Payload | None]] = []
+        self._signals: dict[str, Mapping[str, float]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._scorers)
+
+    def ask(self, effect: Score, payload: Payload | None) -> None:
+        """Score a request, with others of this round."""
+        if not self._asked:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._asked.append((effect, payload))
+
+    def signals(self, request_id: str) -> Mapping[str, float]:
+        """Return what was seen of a request by name, once; empty where it was not looked at."""
+        return self._signals.pop(request_id, {})
+
+    def _flush(self) -> None:
+        asked, self._asked = self._asked, []
+        by_task: dict[str, list[tuple[Score, Signals]]] = {}
+        for effect, payload in asked:
+            task = self._task_of(effect.request)
+            if task is None:
+                continue
+            try:
+                by_task.setdefault(task, []).append((effect, signals_of(payload)))
+            except Exception:
+                log.exception("request %s could not be looked at: it is routed as usual", effect.request)
+                self._tell(Scored(effect.request, {}))
+        for task, found in by_task.items():
+            scorer = self._scorers.get(task)
+            try:
+                gains = gains_of(scorer, task, found) if scorer is not None else [({}, 0.0)] * len(found)
+            except Exception:
+                log.exception("the router of '%s' failed: requests are routed as usual", task)
+                gains = [({}, 0.0)] * len(found)
+            for (effect, signals), (gain, trust) in zip(found, gains, strict=True):
+                if len(self._signals) < _MOST_KEPT:
+                    self._signals[effect.request] = signals.numbers
+                self._tell(Scored(effect.request, gain, trust))
+
+
+def signals_of(payload: Payload | None) -> Signals:
+    """Return what is known of a payload."""
+    if payload is None:
+        return Signals()
+    if isinstance(payload, Chat):
+        return chat_signals(payload.body)
+    return tensor_signals(payload.arrays)
+
+
+def gains_of(
+    scorer: Scorer, task: str, asked: list[tuple[Score, Signals]]
+) -> list[tuple[dict[str, float], float]]:
+    """Return by variant how much better than usual it is likely to do, and the trust in that, for each request."""
+    predictor = scorer.predictor
+    scores, trust = scorer.predict(task, [signals for _, signals in asked])
+    usual = predictor.usual(task)
+    columns: dict[str, int] = {name: j for j, name in enumerate(predictor.models)}
+    found = []
+    for row, (effect, _) in enumerate(asked):
+        gain: dict[str, float] = {}
+        for candidate in effect.candidates:
+            column = column_of(candidate, columns)
+            if column is not None:
+                gain[candidate] = float(scores[row, column] - usual[column])
+        found.append((gain, float(trust[row])))
+    return found
+
+
+def column_of(variant: str, columns: Mapping[str, int]) -> int | None:
+    """Return the column of a variant: under ``model/version/variant``, ``model/variant``, or ``model``."""
+    model, version, name = variant.split("/", 2)
+    for known in (variant, f"{model}/{name}", f"{model}/{version}", model):
+        if known in columns:
+            return columns[known]
+    return None
