@@ -10,6 +10,7 @@ import typer
 from semaforo.cli.bench import EPILOG, bench
 from semaforo.cli.graph import graph
 from semaforo.cli.options import DEFAULT_URL, ApiKey, FleetPath, Url
+from semaforo.cli.router import router
 
 app = typer.Typer(
     name="semaforo",
@@ -169,6 +170,7 @@ def explain(
 
 app.command(epilog=EPILOG)(bench)
 app.add_typer(graph)
+app.add_typer(router)
 
 
 @app.command(epilog="Example: semaforo replay journal.bin")

@@ -1,4 +1,4 @@
-"""Reads a table of scores: Parquet or CSV, one row for each request and model.
+"""Reads a table of scores: Parquet or CSV, one row for each request and model; or the history of a fleet.
 
 | column | what |
 | --- | --- |
@@ -13,7 +13,8 @@
 | group | what is left out together when another domain is tried, a subject for example |
 | propensity | probability with which the model was asked, in logs |
 
-`prompt` or a feature there must be, or a task; all other columns are ignored.
+`prompt` or a feature there must be, or a task; all other columns are ignored. A history (``.db``) gives the answers
+that were judged: who was picked, with which probability, on what signals; it keeps no prompts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from semaforo.errors import InvalidRequest, nearest
+from semaforo.repository.history import read_answers
 from semaforo.routing.table import Table
 
 _FEATURE = "feature."
@@ -40,7 +42,7 @@ def read_table(path: str | Path) -> Table:
         InvalidRequest: What is wrong with it, and in which row.
     """
     path = Path(path)
-    columns = _columns(path)
+    columns = _history(path) if path.suffix == ".db" else _columns(path)
     for wanted in ("model", "score"):
         if wanted not in columns:
             raise InvalidRequest(
@@ -52,6 +54,19 @@ def read_table(path: str | Path) -> Table:
             f"{path} has no column 'prompt', 'task' or 'feature.…': nothing tells requests apart"
         )
     return _wide(path, columns, features)
+
+
+def _history(path: Path) -> dict[str, list[Any]]:
+    answers = read_answers(path)
+    if not answers:
+        raise InvalidRequest(f"{path} has no answer that was judged: give feedback first")
+    names = sorted({name for answer in answers for name in answer.features})
+    columns: dict[str, list[Any]] = {
+        "id": [a.id for a in answers], "task": [a.task for a in answers], "model": [a.variant for a in answers],
+        "score": [a.score for a in answers], "cost": [a.cost for a in answers],
+        "propensity": [a.propensity for a in answers],
+    }  # fmt: skip
+    return columns | {f"feature.{name}": [a.features.get(name) for a in answers] for name in names}
 
 
 def _columns(path: Path) -> dict[str, list[Any]]:

@@ -14,9 +14,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from io import FileIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -217,6 +219,22 @@ class HistoryStore:
                 f"{self.path} was written by a later version (its format is {version}, this one's is {VERSION}): "
                 "name another file in `history`"
             )
+
+
+def read_answers(path: Path) -> list[Served]:
+    """Return the answers of a history that something was said of, though a fleet may be writing it.
+
+    Raises:
+        ConfigError: It cannot be read, or is no history.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as db:
+            rows = db.execute(
+                f"SELECT {_COLUMNS} FROM answers WHERE score IS NOT NULL ORDER BY seq"
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise ConfigError(f"{path} cannot be read as a history: {error}") from None
+    return [_served(row) for row in rows]
 
 
 def _served(row: Sequence[Any]) -> Served:

@@ -1,0 +1,93 @@
+"""``semaforo router``: commands about trained routers, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+router = typer.Typer(
+    name="router", help="Train routers and judge them.", no_args_is_help=True, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+TableArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="TABLE", show_default=False,
+        help="Scores, one row for each request and model (.parquet, .csv), or the history of a fleet (.db); "
+        "columns model, score, and task, prompt, feature.NAME, cost, answer, id, group, propensity where known.",
+    ),
+]  # fmt: skip
+Cascade = Annotated[
+    str, typer.Option(metavar="MODEL", help="Look at this model's answer as well: a verifier for a cascade.")
+]
+Report = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write a page and pictures here.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@router.command(epilog="Example: semaforo router train scores.parquet -o routers/chat.router --report report")
+def train(
+    table: TableArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where the router goes.")
+    ] = Path("router.router"),
+    cascade: Cascade = "",
+    folds: Annotated[int, typer.Option(help="Folds in which it is tried out.", min=2, max=20)] = 5,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    report: Report = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a router on a table of scores, and say out of fold what it is worth."""
+    from semaforo.cli.router_run import Training, run_train
+
+    run_train(Training(table, output, cascade, folds, seed, report, as_json))
+
+
+@router.command(epilog="Example: semaforo router evaluate history.db --router routers/chat.router")
+def evaluate(
+    table: TableArgument,
+    file: Annotated[Path, typer.Option("--router", metavar="FILE", help="The router.")] = Path(
+        "router.router"
+    ),
+    keep: Annotated[
+        float, typer.Option(help="Share of the best predicted quality that it keeps.", min=0.0, max=1.0)
+    ] = 1.0,
+    cascade: Cascade = "",
+    as_json: AsJson = False,
+) -> None:
+    """Judge a router by rows it has not seen: by all scores, or off policy by a log with propensities."""
+    from semaforo.cli.router_run import run_evaluate
+
+    run_evaluate(table, file, keep, cascade, as_json)
+
+
+@router.command(
+    epilog="Example: semaforo router frontier scores.parquet --router routers/chat.router --png f.png"
+)
+def frontier(
+    table: TableArgument,
+    file: Annotated[
+        Path | None,
+        typer.Option("--router", metavar="FILE", help="The router; trained out of fold if none."),
+    ] = None,
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw it here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what quality can be had at which cost."""
+    from semaforo.cli.router_run import run_frontier
+
+    run_frontier(table, file, png, as_json)
+
+
+@router.command(epilog='Example: semaforo router explain routers/chat.router --prompt "How much is 3 + 4?"')
+def explain(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The router.", show_default=False)],
+    prompt: Annotated[str, typer.Option(help="What a request says.")] = "",
+    task: Annotated[str, typer.Option(help="Its task; the first one of training where left out.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say what a router has learned, and what it predicts for a request."""
+    from semaforo.cli.router_run import run_explain
+
+    run_explain(file, prompt, task, as_json)

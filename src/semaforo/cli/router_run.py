@@ -1,0 +1,257 @@
+"""What the commands of ``semaforo router`` do."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table as Shown
+
+from semaforo.errors import InvalidRequest
+from semaforo.features.signals import Signals
+from semaforo.repository.examples import read_table
+from semaforo.routing import metrics
+from semaforo.routing.cascade import cascade_table
+from semaforo.routing.predictor import PARTS
+from semaforo.routing.router import Router
+from semaforo.routing.scorer import Scorer
+from semaforo.routing.table import Table
+
+
+class Training(msgspec.Struct, frozen=True):
+    """What is to be trained, and how."""
+
+    table: Path
+    output: Path
+    cascade: str
+    folds: int
+    seed: int
+    report: Path | None
+    as_json: bool
+
+
+def run_train(asked: Training) -> None:
+    """Train, try out, write, and say what came of it.
+
+    Raises:
+        InvalidRequest: The table is wrong, or scikit-learn is not installed.
+    """
+    _needs_sklearn()
+    from semaforo.jobs.learn.crossval import out_of_fold
+    from semaforo.jobs.learn.evaluate import frontier
+    from semaforo.jobs.learn.train import train
+
+    console = Console(stderr=True, highlight=False)
+    table = _table(asked.table, asked.cascade)
+    with console.status(f"trying out {asked.folds} times on {len(table):,} requests"):
+        predicted, trust = out_of_fold(table, folds=asked.folds, seed=asked.seed)
+    figures = _figures(table, predicted)
+    with console.status("training on all of them"):
+        predictor = train(table, seed=asked.seed)
+    router = Router(predictor, len(table), datetime.now(UTC).isoformat(timespec="seconds"), figures)
+    try:
+        asked.output.parent.mkdir(parents=True, exist_ok=True)
+        asked.output.write_bytes(router.encode())
+    except OSError as error:
+        raise InvalidRequest(f"{asked.output} cannot be written: {error.strerror}") from None
+    page = ""
+    if asked.report is not None:
+        from semaforo.jobs.learn.report import write
+
+        whole = not np.isnan(table.scores).any()
+        points = frontier(table, predicted) if whole else []
+        told_of = f"{len(table):,} requests, {asked.folds} folds, each predicted without having been seen"
+        notes = [told_of, *_said(figures)]
+        page = str(write(asked.report, f"Router of {asked.table.name}", table, predicted, points, notes))
+    told = {
+        "router": str(asked.output), "sha256": router.digest(), "rows": len(table), "models": list(table.models),
+        "tasks": list(router.tasks), "figures": figures, "trust": float(trust.mean()), "report": page,
+    }  # fmt: skip
+    if asked.as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        return
+    out = Console(highlight=False)
+    out.print(f"{len(table):,} requests, {len(table.models)} models, {len(router.tasks)} tasks; out of fold:")
+    for line in _said(figures):
+        out.print(f"  {line}")
+    where = f" · report {page}" if page else ""
+    out.print(f"{asked.output} · sha256 {router.digest()[:16]}…{where}", markup=False)
+
+
+def run_evaluate(path: Path, file: Path, keep: float, cascade: str, as_json: bool) -> None:
+    """Judge a router on a table it has not seen.
+
+    Raises:
+        InvalidRequest: The table or the router is wrong, or cannot judge.
+    """
+    _needs_sklearn()
+    from semaforo.jobs.learn.evaluate import choose, judged, mean_costs, predict
+
+    router, table = _router(file), _table(path, cascade)
+    out = Console(highlight=False)
+    if np.isnan(table.scores).any():
+        found = judged(table, router.predictor, keep=keep)
+        if as_json:
+            told = {**msgspec.to_builtins(found), "verdict": found.verdict}
+            typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+            return
+        shown = Shown(box=box.SIMPLE_HEAD, title="off policy")
+        for column in ("estimate", "mean score", "95 %"):
+            shown.add_column(column)
+        rows = [("as logged", found.logged), ("IPS", found.ips), ("SNIPS", found.snips)]
+        if found.dr is not None:
+            rows.append(("doubly robust", found.dr))
+        for name, one in [*rows, ("gain", found.gain)]:
+            shown.add_row(name, f"{one.value:+.4f}" if name == "gain" else f"{one.value:.4f}",
+                          f"{one.low:.4f} … {one.high:.4f}")  # fmt: skip
+        out.print(shown)
+        out.print(
+            f"picks as the log did on {found.matched:.0%} of the rows, which are worth {found.effective:.0f}: "
+            f"{found.verdict}"
+        )
+        return
+    predicted, trust = predict(router.predictor, table)
+    figures = _figures(table, predicted)
+    chosen = choose(predicted, mean_costs(table), keep)
+    figures["score"] = float(table.scores[np.arange(len(table)), chosen].mean())
+    figures["trust"] = float(trust.mean())
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(figures), indent=2).decode())
+        return
+    for line in _said(figures):
+        out.print(line)
+
+
+def run_frontier(path: Path, file: Path | None, png: Path | None, as_json: bool) -> None:
+    """Show what quality can be had at which cost.
+
+    Raises:
+        InvalidRequest: The table or the router is wrong.
+    """
+    _needs_sklearn()
+    from semaforo.jobs.learn.crossval import out_of_fold
+    from semaforo.jobs.learn.evaluate import frontier, predict
+
+    table = _table(path, "")
+    predicted = predict(_router(file).predictor, table)[0] if file is not None else out_of_fold(table)[0]
+    points = frontier(table, predicted)
+    if png is not None:
+        from semaforo.jobs.learn.report import frontier_picture
+
+        try:
+            png.write_bytes(frontier_picture(points))
+        except OSError as error:
+            raise InvalidRequest(f"{png} cannot be written: {error.strerror}") from None
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(points), indent=2).decode())
+        return
+    shown = Shown(box=box.SIMPLE_HEAD)
+    for column in ("choice", "mean score", "95 %", "$ per 1,000"):
+        shown.add_column(column, justify="left" if column == "choice" else "right")
+    for p in points:
+        shown.add_row(
+            p.name, f"{p.score.value:.4f}", f"{p.score.low:.4f} … {p.score.high:.4f}",
+            "" if np.isnan(p.cost) else f"{1e3 * p.cost:.4g}",
+        )  # fmt: skip
+    Console(highlight=False).print(shown)
+
+
+def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
+    """Say what a router has learned.
+
+    Raises:
+        InvalidRequest: The file is no router, or does not know the task.
+    """
+    router = _router(file)
+    predictor = router.predictor
+    task = task or router.tasks[0]
+    told: dict[str, Any] = {
+        "rows": router.rows, "made": router.made, "sha256": router.digest(), "tasks": list(router.tasks),
+        "models": list(predictor.models), "figures": router.figures,
+        "usual": dict(zip(predictor.models, predictor.usual(task).tolist(), strict=True)),
+        "levels": {part: float(predictor.inside[i, 0]) for i, part in enumerate(PARTS)},
+    }  # fmt: skip
+    if prompt:
+        scorer, signals = Scorer(predictor), [Signals(prompt)]
+        scores, trust = scorer.predict(task, signals)
+        begun = time.perf_counter()
+        for _ in range(100):
+            scorer.predict(task, signals)
+        told |= {
+            "predicted": dict(zip(predictor.models, scores[0].tolist(), strict=True)), "trust": float(trust[0]),
+            "us": 1e4 * (time.perf_counter() - begun),
+        }  # fmt: skip
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        return
+    out = Console(highlight=False)
+    out.print(
+        f"trained {router.made} on {router.rows:,} requests of {', '.join(router.tasks)[:200]}", markup=False
+    )
+    for line in _said(router.figures):
+        out.print(f"  {line}")
+    levels = " · ".join(f"{part} {weight:.2f}" for part, weight in told["levels"].items())
+    out.print(f"weights in its domain: {levels}")
+    shown = Shown(box=box.SIMPLE_HEAD, title=task)
+    for column in ("model", "usual", *(["this request"] if prompt else [])):
+        shown.add_column(column, justify="left" if column == "model" else "right")
+    for model in predictor.models:
+        cells = [f"{told['usual'][model]:.3f}"] + ([f"{told['predicted'][model]:.3f}"] if prompt else [])
+        shown.add_row(model, *cells)
+    out.print(shown)
+    if prompt:
+        out.print(f"{told['trust']:.0%} in its domain; predicted in {told['us']:.0f} µs")
+
+
+def _figures(table: Table, predicted: np.ndarray) -> dict[str, float]:
+    known = ~np.isnan(table.scores)
+    found = {"calibration_error": metrics.calibration_error(predicted[known], table.scores[known])}
+    if known.all():
+        rows = np.arange(len(table))
+        found["score"] = float(table.scores[rows, predicted.argmax(axis=1)].mean())
+        found["best_single"] = float(table.scores.mean(axis=0).max())
+        found["oracle"] = float(table.scores.max(axis=1).mean())
+        if len(table.models) == 2:
+            dear = int(table.scores.mean(axis=0).argmax())
+            gain = table.scores[:, dear] - table.scores[:, 1 - dear]
+            if gain.sum():
+                order = predicted[:, dear] - predicted[:, 1 - dear]
+                found["apgr"] = metrics.apgr(gain, order)
+                found["cpt50"], found["cpt80"] = (metrics.cpt(gain, order, share) for share in (0.5, 0.8))
+    return found
+
+
+def _said(figures: dict[str, float]) -> list[str]:
+    words = {
+        "score": "mean score, the best predicted model asked", "best_single": "mean score of the best single model",
+        "oracle": "mean score of the best model for each request", "apgr": "APGR (random 0.5)",
+        "cpt50": "dear calls for half of the gap", "cpt80": "dear calls for 80 % of the gap",
+        "calibration_error": "calibration error", "trust": "in the domain of training",
+    }  # fmt: skip
+    return [f"{words.get(name, name)}: {value:.4f}" for name, value in figures.items()]
+
+
+def _table(path: Path, cascade: str) -> Table:
+    table = read_table(path)
+    return cascade_table(table, cascade) if cascade else table
+
+
+def _router(path: Path) -> Router:
+    try:
+        return Router.decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _needs_sklearn() -> None:
+    try:
+        import sklearn  # noqa: F401 — to say early what is missing
+    except ImportError:
+        raise InvalidRequest("training needs scikit-learn: pip install 'semaforo[sklearn]'") from None
