@@ -8,7 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.report import Report, arguments, chosen
-from benchmarks.routing import bandits, cascades, own, predict
+from benchmarks.routing import bandits, cascades, decisions, own, predict
+
+MEASURES = (
+    predict.measure_mmlu,
+    predict.measure_nine,
+    cascades.measure_gsm8k,
+    bandits.measure,
+    decisions.measure,
+)
 
 
 def main() -> None:
@@ -23,7 +31,7 @@ def main() -> None:
     if given.table is not None:
         own.measure(report, given.table, asked.quick)
     else:
-        for measure in (predict.measure_mmlu, predict.measure_nine, cascades.measure_gsm8k, bandits.measure):
+        for measure in MEASURES:
             measure(report, asked.quick)
     report.finish()
 

@@ -1,4 +1,7 @@
-"""From a payload to signals: texts as they are, numbers of whatever else it holds."""
+"""From a payload to signals: texts as they are, numbers of whatever else it holds.
+
+What a text looks like is left to whoever needs it: a predictor counts its words anyway.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 
 from semaforo.features.signals import Signals
 from semaforo.features.tensor import array_numbers
-from semaforo.features.text import REACH, text_numbers
+from semaforo.features.text import REACH
 
 _MOST_TEXTS = 16
 
@@ -22,7 +25,7 @@ def chat_signals(body: Mapping[str, Any]) -> Signals:
     text = _text_of(turns[-1]) if turns else ""
     whole = sum(len(_text_of(m)) for m in said)
     numbers = {"chat.turns": float(len(turns)), "chat.length": float(np.log1p(whole))}
-    return Signals(text, {**text_numbers(text), **numbers} if text else numbers)
+    return Signals(text, numbers)
 
 
 def tensor_signals(arrays: Mapping[str, NDArray[Any]]) -> Signals:
@@ -34,8 +37,7 @@ def tensor_signals(arrays: Mapping[str, NDArray[Any]]) -> Signals:
             texts += [_word(item) for item in array.ravel()[:_MOST_TEXTS].tolist()]
         elif array.dtype.kind in "fiub" and array.size:
             numbers |= array_numbers(name, array)
-    text = "\n".join(texts)
-    return Signals(text, {**numbers, **text_numbers(text)} if text else numbers)
+    return Signals("\n".join(texts), numbers)
 
 
 def _text_of(message: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ tens of microseconds. Of a very long text only the first and last `REACH` charac
 from __future__ import annotations
 
 import re
+from math import log1p, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,23 +84,25 @@ def text_vector(text: str, words: list[str] | None = None) -> NDArray[np.float64
         words = words_of(text)
     size = len(seen) or 1
     codes = np.frombuffer(seen.encode("latin-1", "ignore"), np.uint8)
-    counts = np.bincount(_CLASS[codes], minlength=11)
+    counts = np.bincount(_CLASS[codes], minlength=11).tolist()
     beyond = 0
     if not seen.isascii():
         signs = np.frombuffer(seen.encode("utf-32-le", "surrogatepass"), np.uint32)
         beyond = int((signs > 255).sum())
-    lengths = np.fromiter(map(len, words), np.float64, len(words)) if words else np.zeros(1)
-    lines = np.fromiter(map(len, seen.split("\n")), np.float64)
-    rest = lines[1:] if len(lines) > 1 else np.zeros(1)
+    # Plain sums: a call of NumPy costs more than all the words of a usual text.
+    lengths = [len(word) for word in words] or [0]
+    lines = [len(line) for line in seen.split("\n")]
+    rest = lines[1:] or [0]
     n = len(words) or 1
+    mean, line = sum(lengths) / n, sum(rest) / len(rest)
     unlike = set(words)
     numbers = counts[_DIGIT]
     return np.array([
-        np.log1p(len(text)), np.log1p(n), len(lines), lengths.sum() / n, lengths.max(), lengths.std(),
-        (lengths > _LONG).sum() / n, numbers / size, np.log1p(numbers), counts[_UPPER] / size,
+        log1p(len(text)), log1p(n), len(lines), mean, max(lengths), _spread(lengths, mean),
+        sum(length > _LONG for length in lengths) / n, numbers / size, log1p(numbers), counts[_UPPER] / size,
         counts[_FORMULA] / size, counts[_OTHER] / size, beyond / size, min(counts[_ASKING], 10),
         counts[_STOP] / n, counts[_COMMA] / n, min(counts[_BLANK], 20), min(counts[_QUOTE], 20), len(unlike) / n,
-        rest.mean(), rest.std(), rest.max(), rest.min(), lines[0],
+        line, _spread(rest, line), max(rest), min(rest), lines[0],
         _often(words, unlike, _NEGATIONS), _often(words, unlike, _QUESTIONS), _often(words, unlike, _COMPUTING),
         _often(words, unlike, _PERSONS), _often(words, unlike, _CONDITIONS),
     ], np.float64)  # fmt: skip
@@ -113,3 +116,7 @@ def text_numbers(text: str) -> dict[str, float]:
 def _often(words: list[str], unlike: set[str], wanted: frozenset[str]) -> float:
     found = unlike & wanted
     return float(min(10, sum(words.count(word) for word in found))) if found else 0.0
+
+
+def _spread(values: list[int], mean: float) -> float:
+    return sqrt(max(0.0, sum(value * value for value in values) / len(values) - mean * mean))

@@ -16,6 +16,7 @@ from semaforo.core.effects import Score
 from semaforo.core.events import Scored
 from semaforo.features.extract import chat_signals, tensor_signals
 from semaforo.features.signals import Signals
+from semaforo.features.text import text_numbers
 from semaforo.routing.router import Router
 from semaforo.routing.scorer import Scorer
 from semaforo.wire.payload import Chat, Payload
@@ -44,7 +45,7 @@ class Scoring:
         self._task_of = task_of
         self._tell = tell
         self._asked: list[tuple[Score, Payload | None]] = []
-        self._signals: dict[str, Mapping[str, float]] = {}
+        self._signals: dict[str, Signals] = {}
 
     def __bool__(self) -> bool:
         return bool(self._scorers)
@@ -57,7 +58,10 @@ class Scoring:
 
     def signals(self, request_id: str) -> Mapping[str, float]:
         """Return what was seen of a request by name, once; empty where it was not looked at."""
-        return self._signals.pop(request_id, {})
+        signals = self._signals.pop(request_id, None)
+        if signals is None:
+            return {}
+        return {**signals.numbers, **text_numbers(signals.text)} if signals.text else signals.numbers
 
     def _flush(self) -> None:
         asked, self._asked = self._asked, []
@@ -80,7 +84,7 @@ class Scoring:
                 gains = [({}, 0.0)] * len(found)
             for (effect, signals), (gain, trust) in zip(found, gains, strict=True):
                 if len(self._signals) < _MOST_KEPT:
-                    self._signals[effect.request] = signals.numbers
+                    self._signals[effect.request] = signals
                 self._tell(Scored(effect.request, gain, trust))
 
 

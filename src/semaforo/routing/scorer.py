@@ -34,6 +34,8 @@ class Scorer:
         self._trees = joined(predictor.trees) if predictor.trees else None
         # What a known task adds is no matter of the domain: out of it, it is all there is.
         self._outside_known = np.vstack([np.ones((1, self._h)), predictor.outside[1:]])
+        near = predictor.neighbours
+        self._targets = near.targets.astype(np.float32) if near is not None else None
         blocks: list[NDArray[np.float32]] = []
         self._at: list[slice] = []
         self._columns = 0
@@ -105,12 +107,12 @@ class Scorer:
         """Return the mean target ``(h,)`` of the neighbours, by likeness, and the likeness of the nearest."""
         neighbours = self.predictor.neighbours
         assert neighbours is not None
+        assert self._targets is not None
         length = float(np.sqrt(place @ place))
         if not length:
             return np.zeros(self._h), 0.0
         alike = neighbours.points @ (place / np.float32(length))
         most = float(alike.max())
-        close = np.flatnonzero(alike > most - _UNSURE / 5.0 / neighbours.sharpness)
-        weights = np.exp(neighbours.sharpness * (alike[close] - most))
-        found: Floats = (weights @ neighbours.targets[close]) / float(weights.sum())
+        weights = np.exp(np.float32(neighbours.sharpness) * (alike - np.float32(most)))
+        found: Floats = (weights @ self._targets) / float(weights.sum())
         return found, most

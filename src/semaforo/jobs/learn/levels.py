@@ -19,7 +19,7 @@ Indices = NDArray[np.int64]
 PENALTIES = (3.0, 10.0, 30.0, 100.0)
 SHARPNESS = (5.0, 10.0, 20.0, 40.0)
 DIMENSIONS = 48
-POINTS = 2048
+POINTS = 1024
 TREES: dict[str, Any] = {
     "max_iter": 120, "learning_rate": 0.05, "max_depth": 4, "max_leaf_nodes": 8, "min_samples_leaf": 40,
     "l2_regularization": 5.0, "early_stopping": False,
