@@ -136,6 +136,13 @@ class Refused(SemaforoError):
     status = 503
 
 
+class BudgetSpent(SemaforoError):
+    """What may be spent on behalf of the caller, its task or the fleet is spent, or reserved by what runs."""
+
+    code = "budget"
+    status = 429
+
+
 class Shed(SemaforoError):
     """Admitted, then dropped to make room for work of a higher class."""
 
@@ -175,7 +182,7 @@ ERRORS: dict[str, type[SemaforoError]] = {
     for cls in (
         ConfigError, ArtefactError, RuntimeLoadError, InvalidRequest, Unauthenticated, Forbidden, NotFound,
         MethodNotAllowed, RequestTimeout, Conflict, TooLarge, ModelFailed, Unsatisfiable, NotReady, Refused,
-        Shed, Expired, Cancelled, ProtocolError, JournalError,
+        BudgetSpent, Shed, Expired, Cancelled, ProtocolError, JournalError,
     )
 }  # fmt: skip
 """Errors by code: how an error that travelled as (code, message) becomes one again."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semaforo import AsyncFleet, Client, Fleet
-from semaforo.errors import ConfigError, Conflict, InvalidRequest, NotFound
+from semaforo.errors import BudgetSpent, ConfigError, Conflict, InvalidRequest, NotFound
 from semaforo.repository.history import HistoryStore, in_use
 from semaforo.server.settings import KeySettings, ServerSettings
 from served_fleet import only, serving, small_fleet
@@ -218,3 +218,19 @@ def test_a_tenant_speaks_of_its_own_answers_only(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             two.feedback(answer.request_id, score=0)
         one.feedback(answer.request_id, score=1)
+
+
+def test_what_was_spent_counts_after_a_restart(fleet_file: Path) -> None:
+    text = fleet_file.read_text().replace("1/h", "3600/s")
+    fleet_file.write_text(text + "budgets: {fleet: {spend: 0.5, per: 1h}}\n")
+
+    def spend(fleet: Fleet) -> None:
+        for _ in range(10_000):
+            fleet.infer("cheap", x=np.float32([1.0]))
+
+    with Fleet.open(fleet_file) as fleet, pytest.raises(BudgetSpent, match="for fleet"):
+        spend(fleet)
+    with Fleet.open(fleet_file) as fleet:
+        with pytest.raises(BudgetSpent, match="left of"):
+            spend(fleet)
+        assert len(fleet._inner.engine.ring.recent(1000)) < 20

@@ -20,10 +20,11 @@ from semaforo.build.graphs import graph_of, graph_problems, imported
 from semaforo.build.routers import routers_of
 from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, ModelSettings, Problem, TaskSettings, VariantSettings, load_fleet
-from semaforo.config.settings import PreferSettings
+from semaforo.config.settings import BudgetsSettings, PreferSettings
 from semaforo.config.tensors import from_upstreams, tensors_of
 from semaforo.entities import (
     BatchProfile,
+    Budget,
     Cost,
     Exploration,
     Preference,
@@ -142,7 +143,8 @@ def catalog_of(file: FleetFile, *, noted: bool = True, fitted: bool = True) -> C
                 variants[entry.id] = entry.variant()
                 templates[entry.id] = entry.template()
                 scaling[entry.id] = Scaling(*(variant.replicas or model.replicas))
-    catalog = Catalog(tasks, variants, templates, scaling, dict(settings.aliases), in_service)
+    budgets = _budgets(settings.budgets)
+    catalog = Catalog(tasks, variants, templates, scaling, dict(settings.aliases), in_service, budgets)
     problems += graph_problems(file, catalog)
     if problems:
         raise file.error(problems)
@@ -165,6 +167,13 @@ def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskTyp
         score_s=task.router.wait if task.router is not None else 0.0,
         explore=Exploration(task.explore.share, task.explore.max_loss, task.explore.shadow),
     )
+
+
+def _budgets(stated: BudgetsSettings) -> dict[str, Budget]:
+    named = {f"task:{name}": budget for name, budget in stated.tasks.items()}
+    named |= {f"tenant:{name}": budget for name, budget in stated.tenants.items()}
+    found = {"fleet": stated.fleet, "tenant:*": stated.each_tenant, **named}
+    return {key: Budget(budget.spend, budget.per) for key, budget in found.items() if budget is not None}
 
 
 def _preference(prefer: PreferSettings) -> Preference:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from semaforo.entities import ReplicaSpec, TaskType, Variant
+from semaforo.entities import Budget, ReplicaSpec, TaskType, Variant
 from semaforo.errors import NotFound, nearest
 
 
@@ -32,6 +32,7 @@ class Catalog(msgspec.Struct, frozen=True):
         scaling: Number of replicas by variant id.
         aliases: Other names for a model or a task type.
         in_service: Version in service by model name; a version not named here is served only when pinned.
+        budgets: What may be spent, by ``fleet``, ``task:NAME``, ``tenant:NAME``, and ``tenant:*`` for the others.
     """
 
     tasks: dict[str, TaskType] = {}
@@ -40,6 +41,7 @@ class Catalog(msgspec.Struct, frozen=True):
     scaling: dict[str, Scaling] = {}
     aliases: dict[str, str] = {}
     in_service: dict[str, str] = {}
+    budgets: dict[str, Budget] = {}
 
     def models(self) -> dict[str, list[Variant]]:
         """Return the variants of each model, by model name, in the catalog's order."""

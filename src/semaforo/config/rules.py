@@ -7,7 +7,7 @@ The rules, in the order they are checked:
    its kind has agreed, where that is one that OpenAI's routes offer.
 3. A model comes from exactly one of `source`, `url`, `python` and `graph`, and each brings its own keys.
 4. A preference is written one way, with the keys of that way.
-5. Devices exist; classes of data leave no gap; labels count the classes.
+5. Budgets are of tasks that exist. Devices exist; classes of data leave no gap; labels count the classes.
 6. Webhooks are urls, and signed.
 7. A step of a graph does one thing, and has the keys of that.
 """
@@ -36,6 +36,9 @@ def check(fleet: FleetSettings, given: Callable[[tuple[str, ...]], bool], say: S
         _task(name, task, fleet, given, say)
     for name, model in fleet.models.items():
         _model(name, model, fleet, given, say)
+    for name in fleet.budgets.tasks:
+        if name not in fleet.tasks:
+            say(("budgets", "tasks", name), f"no task is named '{name}'.{nearest(name, fleet.tasks)}")
     _server(fleet, say)
     _deferred(fleet, say)
 

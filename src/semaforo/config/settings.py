@@ -185,6 +185,24 @@ class ModelSettings(_Settings, frozen=True, kw_only=True):
     stream: Annotated[StreamSettings, Key("First guess of a chat model's speed.")] = StreamSettings()
 
 
+class BudgetSettings(_Settings, frozen=True, kw_only=True):
+    """How much may be spent in a window of time."""
+
+    spend: Annotated[float, Key("US dollars.", forms.DOLLARS)]
+    per: Annotated[
+        float, Key("Length of the window; the first begins with the first request.", forms.DURATION)
+    ]
+
+
+class BudgetsSettings(_Settings, frozen=True, kw_only=True):
+    """What may be spent; what runs has reserved the most it can cost, so that no limit is passed."""
+
+    fleet: Annotated[BudgetSettings | None, Key("By all requests together.")] = None
+    tasks: Annotated[dict[str, BudgetSettings], Key("By the requests of a task.")] = {}
+    tenants: Annotated[dict[str, BudgetSettings], Key("By the requests of a tenant.")] = {}
+    each_tenant: Annotated[BudgetSettings | None, Key("By those of each tenant that is not named.")] = None
+
+
 class ExplainSettings(_Settings, frozen=True, kw_only=True):
     """How many decisions are kept to be explained."""
 
@@ -203,6 +221,7 @@ class FleetSettings(_Settings, frozen=True, kw_only=True):
         str,
         Key("File of the journal for `semaforo replay`, with that of the last run beside it, as `.1`."),
     ] = ""
+    budgets: Annotated[BudgetsSettings, Key("What may be spent.")] = BudgetsSettings()
     history: Annotated[
         str,
         Key("Database of answers and of what feedback has taught, kept over restarts; none where left out."),

@@ -8,11 +8,12 @@ The branches, in order; the code repeats the numbers:
 4. An open variant has a free replica that makes the deadline: it runs there, on the one with the best utility.
 5. Only a reserve variant is free, and waiting for an open one would use up its patience: it runs there.
 6. Somebody can make the deadline later: it waits, unbound. A full queue sheds the last of a lower class first.
-7. Nobody can make the deadline: refused at once with the predicted wait.
+7. Nobody can make the deadline, or its budget is spent: refused at once, with the predicted wait.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp
 
 from semaforo.core import queue as queues
@@ -29,6 +30,7 @@ from semaforo.entities.units import unlike
 from semaforo.errors import NotFound
 from semaforo.policy import route
 from semaforo.policy.admit import predicted_wait
+from semaforo.policy.budget import SLACK
 from semaforo.policy.explore import Trial
 
 _INFINITE = float("inf")
@@ -125,6 +127,7 @@ class Door:
     ) -> None:
         """Run a job at once, let it wait, or refuse it (branches 4 to 7)."""
         considered, run, wait, predicted = self._consider(job, plan, now)
+        budgets = self.state.catalog.budgets
         if fresh and (run is not None or wait is not None):
             self.state.jobs[job.request.id] = job
             if job.deadline < _INFINITE:
@@ -138,9 +141,16 @@ class Door:
                 chosen, trial = trial_of(self.state, job, plan, considered, run)
                 if chosen is not run:
                     run, reason = chosen, "tried"
+            if budgets:
+                self._reserve(job, (run,), now)
             self._placer.start_alone(job, run, considered, reason, now, out, trial)
         elif wait is not None:  # 6
+            if budgets:
+                plan = self._affordable(job, plan, considered, now)
             self._wait(job, plan, considered, now, out, patient=wait.open, fresh=fresh)
+        elif any(c.ruled_out == "budget" for c in considered):
+            again_s = self._ledger.spending.again_s(job, now)
+            self._refusals.no_money(job, considered, now, out, again_s, fresh=fresh)
         else:  # 7
             self._refusals.too_late(job, considered, now, out, fresh=fresh)
 
@@ -170,6 +180,8 @@ class Door:
         wait: Choice | None = None
         wait_s = least = _INFINITE
         queued = -1.0
+        spending = self._ledger.spending if self.state.catalog.budgets else None
+        money, account = spending.left(job, now) if spending is not None else (_INFINITE, "")
         for choice in plan.choices:
             book = choice.book
             if not book.ready and book.expected_until <= now:
@@ -192,6 +204,12 @@ class Door:
                     queued = self._queued_s(job, plan, now)
                 first = supply.first_free_s(book, now) if book.ready else 0.0
                 predicted = (first if first > queued else queued) + service
+            if spending is not None:
+                most = spending.most(choice, job, service)
+                if most > money + SLACK:
+                    detail = spending.told(most, money, account)
+                    considered.append(Considered(choice.id, "budget", detail, quality=choice.quality))
+                    continue
             merit = choice.merit
             score = merit + weights.latency * (1.0 - predicted / horizon) if predicted < horizon else merit
             cost = choice.fixed_cost + choice.second * service
@@ -227,6 +245,17 @@ class Door:
             if wait is None or not wait.open or wait_s - placer.service_s(wait, job) > patience:
                 best = reserve
         return tuple(considered), best, wait, least
+
+    def _reserve(self, job: Job, choices: Sequence[Choice], now: float) -> None:
+        spending, placer = self._ledger.spending, self._placer
+        spending.reserve(job, max(spending.most(c, job, placer.service_s(c, job)) for c in choices), now)
+
+    def _affordable(self, job: Job, plan: Plan, considered: tuple[Considered, ...], now: float) -> Plan:
+        """Reserve for a job that waits, whichever variant it gets, and return a plan of those it can pay."""
+        out = {c.variant for c in considered if c.ruled_out == "budget"}
+        choices = tuple(c for c in plan.choices if c.id not in out)
+        self._reserve(job, choices, now)
+        return self._planner.narrowed(plan, choices, job.request.ref.shape) if out else plan
 
     @staticmethod
     def _patience(slack: float) -> float:

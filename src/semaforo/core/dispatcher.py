@@ -142,6 +142,7 @@ class Dispatcher:
 
     def _remembered(self, event: Remembered, now: float, out: list[DispatcherEffect]) -> None:
         self._historian.remembered(event, out)
+        self._ledger.spending.remember(event.accounts, now)
         self._replan(now, out)
 
     def _replan(self, now: float, out: list[DispatcherEffect]) -> None:

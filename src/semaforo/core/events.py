@@ -56,9 +56,15 @@ class Feedback(msgspec.Struct, frozen=True, omit_defaults=True, tag="feedback"):
 
 
 class Remembered(msgspec.Struct, frozen=True, tag="remembered"):
-    """What was known of variants before a restart, by id."""
+    """What was known before a restart.
+
+    Attributes:
+        history: By variant id.
+        accounts: By the name of a budget's account: US dollars spent in its window, and seconds since that began.
+    """
 
     history: dict[str, History]
+    accounts: dict[str, tuple[float, float]] = {}
 
 
 class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):

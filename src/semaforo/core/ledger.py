@@ -15,6 +15,7 @@ from heapq import heapify, heappush
 
 from semaforo.core import queue as queues
 from semaforo.core.effects import Cancel, DispatcherEffect, Finish, Outcome, Release
+from semaforo.core.spending import Spending
 from semaforo.core.state import Batch, Job, Lane, Phase, State, TaskQueue, Timer, new_queue
 
 MAX_WAIT_S = 60.0
@@ -25,10 +26,15 @@ _INFINITE = float("inf")
 
 
 class Ledger:
-    """Operations on the jobs of a `State`; holds nothing of its own."""
+    """Operations on the jobs of a `State`; holds nothing of its own.
+
+    Attributes:
+        spending: The accounts of budgets.
+    """
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.spending = Spending(state)
 
     # --- queue -----------------------------------------------------------------------------------------
 
@@ -103,6 +109,8 @@ class Ledger:
         state = self.state
         rid = job.request.id
         del state.jobs[rid]
+        if job.accounts:
+            self.spending.settle(job, cost, now)
         step = job.request.step
         if step is not None:
             siblings = state.children.get(step.parent)

@@ -73,6 +73,8 @@ class Outcomes:
             cost = 0.0
             if event.cost is not None:
                 cost = float(event.cost)
+                # Its steps have paid for themselves.
+                self._ledger.spending.settle(job, 0.0, now)
             elif variant is not None:
                 price = variant.cost
                 cost = price.second * share * job.rows

@@ -133,6 +133,10 @@ class Planner:
         lane = self._lane(task, choices, request.ref.shape) if with_lane and choices else -1
         return Plan(task, choices, tuple(ruled_out), route.weights_of(task.prefer), lane)
 
+    def narrowed(self, plan: Plan, choices: tuple[Choice, ...], shape: str) -> Plan:
+        """Return a plan with some of its choices only, for requests of a shape."""
+        return Plan(plan.task, choices, plan.ruled_out, plan.weights, self._lane(plan.task, choices, shape))
+
     def _personal(self, plan: Plan, request: Request, gain: Mapping[str, float]) -> Plan:
         """Return a plan with the qualities that are predicted for one request.
 

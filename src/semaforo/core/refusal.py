@@ -49,6 +49,19 @@ class Refusals:
         outcome = "refused" if fresh else "expired"
         self.turn_away(job, considered, now, out, outcome, text, 0.0 if alone else predicted - slack)
 
+    def no_money(
+        self, job: Job, considered: tuple[Considered, ...], now: float, out: list[DispatcherEffect],
+        again_s: float, *, fresh: bool,
+    ) -> None:  # fmt: skip
+        """Tell a job that nothing it can pay is left that could answer it in time."""
+        why = next(c.detail for c in considered if c.ruled_out == "budget")
+        text = f"its budget does not allow it: {why}"
+        out.append(Decided(job.request.id, job.task, considered, "", "", text, 0, job.moves))
+        if fresh:
+            self.refuse(job.request, now, out, "budget", text, again_s)
+        else:
+            self._ledger.finish(job, "failed", now, out, code="budget", message=text, retry_after_s=again_s)
+
     def turn_away(
         self, job: Job, considered: tuple[Considered, ...], now: float, out: list[DispatcherEffect],
         outcome: str, text: str, retry_after_s: float,
@@ -58,7 +71,7 @@ class Refusals:
         rid = job.request.id
         if outcome == "refused":
             if rid in self.state.jobs:
-                self._forget(job)
+                self._forget(job, now)
             self.refuse(job.request, now, out, "refused", text, retry_after_s)
         elif outcome == "shed":
             self._ledger.finish(
@@ -67,8 +80,9 @@ class Refusals:
         else:
             self._ledger.finish(job, "expired", now, out, code="expired", message=text)
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: Job, now: float) -> None:
         del self.state.jobs[job.request.id]
+        self._ledger.spending.settle(job, 0.0, now)
         self._disown(job.request)
 
     def _disown(self, request: Request) -> None:

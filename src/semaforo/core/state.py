@@ -19,6 +19,7 @@ import msgspec
 from semaforo.catalog.state import Catalog
 from semaforo.entities import Profile, Request
 from semaforo.policy.batch import Fit
+from semaforo.policy.budget import Account
 from semaforo.policy.posterior import Posterior
 
 CLASSES = 4
@@ -65,6 +66,7 @@ class Job(msgspec.Struct):
         started: A chunk of its stream has gone out.
         gain: By variant, how much better than usual it is predicted to do, from `Scored`.
         trust: In that, 0…1.
+        reserved: US dollars it holds in each of its `accounts`.
     """
 
     request: Request
@@ -89,6 +91,8 @@ class Job(msgspec.Struct):
     started: bool = False
     gain: dict[str, float] = {}
     trust: float = 0.0
+    reserved: float = 0.0
+    accounts: tuple[str, ...] = ()
 
 
 class Lane(msgspec.Struct):
@@ -283,6 +287,7 @@ class State(msgspec.Struct):
     queues: dict[str, TaskQueue] = {}
     variants: dict[str, VariantBook] = {}
     history: dict[str, History] = {}
+    accounts: dict[str, Account] = {}
     replicas: dict[str, ReplicaBook] = {}
     batches: dict[int, Batch] = {}
     turns: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """Frozen values that every room shares: requests, contracts, variants, profiles, replicas, tensors, units."""
 
+from semaforo.entities.budget import Budget
 from semaforo.entities.contract import Contract, Exploration, Preference, Priority, Privacy
 from semaforo.entities.replica import ReplicaSpec, ReplicaState, ReplicaView, devices_of
 from semaforo.entities.request import Ref, Request
@@ -10,6 +11,7 @@ from semaforo.entities.variant import BatchProfile, Cost, Profile, StreamProfile
 
 __all__ = [
     "BatchProfile",
+    "Budget",
     "Contract",
     "Cost",
     "DTYPES",

@@ -147,8 +147,9 @@ class Engine:
         self._meter = LoadMeter(self.metrics, self._dispatcher.state, self._control)
         await self.apply(catalog)
         if self._memory is not None:
-            if known := self._memory.remembered(catalog):
-                self._tell(Remembered(known))
+            known, accounts = self._memory.remembered(catalog), self._memory.accounts()
+            if known or accounts:
+                self._tell(Remembered(known, accounts))
             self._keeping = self._loop.create_task(self._memory.keep())
         await self._crew.settled(self._controller, ready_timeout_s)
 

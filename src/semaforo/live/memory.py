@@ -43,6 +43,7 @@ class Memory:
         self._waiting: dict[str, Served] = {}
         self._writing: dict[str, Served] = {}
         self._late: dict[str, tuple[float, str]] = {}
+        self._being_judged: dict[str, tuple[float, str]] = {}
         self._keys: dict[str, str] = {}
         self._catalog: Catalog | None = None
         self._failed = False
@@ -50,6 +51,13 @@ class Memory:
     def remembered(self, catalog: Catalog) -> dict[str, History]:
         """Return what is known of the variants of a catalog."""
         return self._store.remembered(self._keys_of(catalog))
+
+    def accounts(self) -> dict[str, tuple[float, float]]:
+        """Return what was spent: US dollars, and the age of the window in seconds."""
+        now = time.time()
+        return {
+            name: (spent, max(0.0, now - since)) for name, (since, spent) in self._store.accounts().items()
+        }
 
     def answered(
         self, request: Request, finish: Finish, propensity: float, features: Mapping[str, float]
@@ -69,8 +77,11 @@ class Memory:
         found = self._waiting.get(request_id) or self._writing.get(request_id)
         if found is None:
             stored = self._store.served(request_id)
-            return None if stored is None else (*stored[:2], stored[2] or request_id in self._late)
-        return found.variant, found.tenant, found.score is not None or request_id in self._late
+            return None if stored is None else (*stored[:2], stored[2] or self._judged(request_id))
+        return found.variant, found.tenant, found.score is not None or self._judged(request_id)
+
+    def _judged(self, request_id: str) -> bool:
+        return request_id in self._late or request_id in self._being_judged
 
     def judged(self, request_id: str, score: float, source: str) -> None:
         """See `Archive`."""
@@ -93,16 +104,21 @@ class Memory:
 
     async def _write(self) -> None:
         self._writing, self._waiting = self._waiting, {}
-        late, self._late = self._late, {}
+        late = self._being_judged = self._late
+        self._late = {}
         keys = self._keys_of(self._state.catalog)
+        ahead = time.time() - time.monotonic()
+        accounts = {name: (a.since + ahead, a.spent) for name, a in self._state.accounts.items()}
         # A copy: the loop goes on to learn while a thread writes.
         known = msgspec.msgpack.decode(msgspec.msgpack.encode(self._state.history), type=dict[str, History])
         try:
-            await asyncio.to_thread(self._store.save, known, keys, list(self._writing.values()), late)
+            await asyncio.to_thread(
+                self._store.save, known, keys, list(self._writing.values()), late, accounts
+            )
         except sqlite3.Error as error:
             self._complain(error)
         finally:
-            self._writing = {}
+            self._writing, self._being_judged = {}, {}
 
     def _complain(self, error: sqlite3.Error) -> None:
         if not self._failed:

@@ -51,6 +51,13 @@ CREATE TABLE answers (
     source TEXT NOT NULL
 )
 """
+_ACCOUNTS = """
+CREATE TABLE accounts (
+    name TEXT PRIMARY KEY,
+    since REAL NOT NULL,
+    spent REAL NOT NULL
+) WITHOUT ROWID
+"""
 _COLUMNS = "id, at, tenant, task, variant, propensity, total_s, cost, features, score, source"
 
 
@@ -132,12 +139,19 @@ class HistoryStore:
                 found[variant] = msgspec.msgpack.decode(blob, type=History)
         return found
 
+    def accounts(self) -> dict[str, tuple[float, float]]:
+        """Return by account of a budget the start of its window (seconds since 1970) and what was spent in it."""
+        with self._lock:
+            rows = self._db.execute("SELECT name, since, spent FROM accounts").fetchall()
+        return {name: (since, spent) for name, since, spent in rows}
+
     def save(
         self,
         known: Mapping[str, History],
         keys: Mapping[str, str],
         answers: Sequence[Served] = (),
         judged: Mapping[str, tuple[float, str]] | None = None,
+        accounts: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         """Write what is known of variants, new answers, and what older ones were said to be worth, at once.
 
@@ -146,6 +160,7 @@ class HistoryStore:
             keys: Variant → key of its artefact.
             answers: New ones.
             judged: Request → (score, source).
+            accounts: Account of a budget → (start of its window in seconds since 1970, US dollars spent in it).
         """
         now = time.time()
         with self._lock:
@@ -171,6 +186,10 @@ class HistoryStore:
                 self._db.executemany(
                     "UPDATE answers SET score = ?, source = ? WHERE id = ?",
                     [(score, source, name) for name, (score, source) in (judged or {}).items()],
+                )
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)",
+                    [(name, since, spent) for name, (since, spent) in (accounts or {}).items()],
                 )
                 self._db.execute(
                     "DELETE FROM answers WHERE seq <= (SELECT coalesce(max(seq), 0) FROM answers) - ?",
@@ -207,7 +226,7 @@ class HistoryStore:
                     f"{self.path} is another program's database: name another file in `history`"
                 )
             self._db.execute("BEGIN IMMEDIATE")
-            for table in (_VARIANTS, _ANSWERS):
+            for table in (_VARIANTS, _ANSWERS, _ACCOUNTS):
                 self._db.execute(table)
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {VERSION}")
