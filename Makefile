@@ -7,13 +7,14 @@ CONSTRAINTS := constraints/core.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
 # By itself and first: where a CPU build of this version is at hand, it is taken.
 TORCH := $(shell grep '^torch==' $(CONSTRAINTS))
-BENCHES := core faults path overload fuzz fusion graphs
+BENCHES := core faults path overload fuzz fusion graphs routing
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test clients check bench docs clean
+.PHONY: help install run learn test clients check bench docs clean
 
 help:
 	@echo "make run      train small models, serve them, show what was decided and why"
+	@echo "make learn    degrade one of them on purpose: traffic leaves it, and is back after its repair"
 	@echo "make test     run the tests"
 	@echo "make clients  install the clients that the tests try from environments of their own (make test does, too)"
 	@echo "make check    lint, types, import rules, docs up to date"
@@ -47,6 +48,9 @@ install: $(VENV)/.core
 
 run: $(VENV)/.quickstart
 	@$(BIN)/python examples/quickstart $(ARGS)
+
+learn: $(VENV)/.quickstart
+	@$(BIN)/python examples/quickstart/learn.py $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)

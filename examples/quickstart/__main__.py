@@ -6,22 +6,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
+from prepare import HERE, prepare, show
 from rich.console import Console
-from settings import FLEET
 from tour import tour
-
-HERE = Path(__file__).parent
 
 
 def main() -> int:
@@ -61,28 +55,6 @@ def main() -> int:
     return 0
 
 
-def prepare(folder: Path, again: bool, console: Console) -> dict[str, float]:
-    """Train what is not there yet, write the fleet file, and return the measured qualities."""
-    noted = folder / "measured.json"
-    if again or not noted.exists() or not (folder / "digits-test.npz").exists():
-        from train import train
-
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / "models", ignore_errors=True)
-        begun = time.perf_counter()
-        quality = train(folder)
-        shutil.copy(HERE / "rule.py", folder / "rule.py")
-        noted.write_text(json.dumps(quality, indent=2) + "\n")
-        console.print(f"Trained and measured {len(quality)} variants in {time.perf_counter() - begun:.0f} s")
-    quality = json.loads(noted.read_text())
-    text = FLEET.replace(
-        "RULE_QUALITY", f"{quality['tumour-rule']:.4f}".ljust(35) + "# measured, as the others were"
-    )
-    (folder / "fleet.yaml").write_text(text)
-    console.print(f"Fleet file: {show(folder / 'fleet.yaml')}")
-    return quality
-
-
 NOUGHT = (
     "0,0,5,13,9,1,0,0, 0,0,13,15,10,15,5,0, 0,3,15,2,0,11,8,0, 0,4,12,0,0,8,8,0, "
     "0,5,8,0,0,9,8,0, 0,4,11,0,1,12,7,0, 0,2,14,5,10,12,0,0, 0,0,6,13,10,0,0,0"
@@ -104,13 +76,6 @@ def hints(url: str, fleet: Path, console: Console) -> None:
         f"  {semaforo} evaluate digits --fleet {show(fleet)}  # how good each one is", highlight=False
     )
     console.print(f"Serving at {url} until Ctrl-C", style="bold")
-
-
-def show(path: Path) -> str:
-    """Write a path as short as it can be from here."""
-    with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
 
 
 def stop(server: subprocess.Popen[str]) -> None:

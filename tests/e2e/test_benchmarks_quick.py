@@ -31,6 +31,10 @@ KEYS = {
         "overhead_us", "overhead_http_us", "hop_600kb_us", "copies_inprocess", "cancel_ms_p99",
         "cancelled_that_went_on", "deadlocks_of_10000",
     },
+    "routing": {
+        "mmlu_apgr", "mmlu_apgr_tag", "mmlu_apgr_1500", "mmlu_apgr_unseen", "nine_models_score",
+        "bandit_share_of_full_3000", "decision_us_p50", "decision_us_p99",
+    },
     "fuzz": {"inputs", "server_errors", "hangs", "leaks"},
     "serving": {
         "cpu_vs_bare", "cpu_process_vs_bare", "grpc_vs_echo", "conv_vs_onnxruntime", "binary_vs_json",
@@ -44,6 +48,7 @@ MUST_BE_ZERO = {
     "path": ("errors",),
     "fusion": (),
     "graphs": ("copies_inprocess", "cancelled_that_went_on", "deadlocks_of_10000"),
+    "routing": (),
     "fuzz": ("server_errors", "hangs", "leaks"),
     "serving": ("errors",),
 }
