@@ -36,7 +36,7 @@ from semaforo.wire.payload import Tensors
 
 def measure(report: Report, quick: bool) -> None:
     """Measure decisions one by one."""
-    found = data.mmlu(1500 if quick else 6000) or data.made()
+    found = data.mmlu(900 if quick else 6000) or data.made()
     report.progress("what a decision costs")
     half = len(found) // 2
     scorer = Scorer(train(found.rows(np.arange(half))))
