@@ -25,6 +25,7 @@ from semaforo.config.tensors import from_upstreams, tensors_of
 from semaforo.entities import (
     BatchProfile,
     Budget,
+    Caching,
     Cost,
     Exploration,
     Preference,
@@ -165,6 +166,7 @@ def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskTyp
         max_queue_rows=task.max_queue,
         hedge=task.hedge,
         score_s=task.router.wait if task.router is not None else 0.0,
+        cache=Caching(task.cache.size if task.cache.exact else 0, task.cache.keep, task.cache.sampled),
         explore=Exploration(task.explore.share, task.explore.max_loss, task.explore.shadow),
     )
 

@@ -65,6 +65,19 @@ class RouterSettings(_Settings, frozen=True, kw_only=True):
     wait: Annotated[float, Key("How long a request waits for it at most.", forms.DURATION)] = 0.02
 
 
+class CacheSettings(_Settings, frozen=True, kw_only=True):
+    """Answers that are given again to the very same request of the same tenant."""
+
+    SHORT: ClassVar[str] = "exact"
+
+    exact: Annotated[bool, Key("Keep answers.")] = False
+    size: Annotated[int, Key("Most to keep of a task.", forms.SIZE)] = 64_000_000
+    keep: Annotated[float, Key("How long an answer is good.", forms.DURATION)] = 600.0
+    sampled: Annotated[bool, Key(
+        "Keep chats without `temperature: 0` or a `seed`, too: the same prompt then gets the same answer."
+    )] = False  # fmt: skip
+
+
 class TaskSettings(_Settings, frozen=True, kw_only=True):
     """What clients ask for by name."""
 
@@ -77,6 +90,7 @@ class TaskSettings(_Settings, frozen=True, kw_only=True):
     outputs: Annotated[dict[str, TensorSettings], Key("Tensors an answer holds.")] = {}
     prefer: Annotated[PreferSettings, Key("What to prefer among variants in contract.")] = PreferSettings()
     router: Annotated[RouterSettings | None, Key("Predicts which model does best on each request.")] = None
+    cache: Annotated[CacheSettings, Key("Answers that are given again.")] = CacheSettings()
     explore: Annotated[ExploreSettings, Key("What may be tried for the sake of learning.")] = (
         ExploreSettings()
     )

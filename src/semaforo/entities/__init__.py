@@ -5,13 +5,14 @@ from semaforo.entities.contract import Contract, Exploration, Preference, Priori
 from semaforo.entities.replica import ReplicaSpec, ReplicaState, ReplicaView, devices_of
 from semaforo.entities.request import Ref, Request
 from semaforo.entities.step import RemainingPath, Step
-from semaforo.entities.task import TaskType
+from semaforo.entities.task import Caching, TaskType
 from semaforo.entities.tensor import DTYPES, Signature, TensorSpec
 from semaforo.entities.variant import BatchProfile, Cost, Profile, StreamProfile, Variant
 
 __all__ = [
     "BatchProfile",
     "Budget",
+    "Caching",
     "Contract",
     "Cost",
     "DTYPES",

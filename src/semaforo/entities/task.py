@@ -10,6 +10,20 @@ from semaforo.entities.contract import Exploration, Preference
 from semaforo.entities.tensor import TensorSpec
 
 
+class Caching(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How answers are kept to be given again.
+
+    Attributes:
+        bytes: Most to keep; 0 = none.
+        keep_s: Seconds after which an answer is too old.
+        sampled: Keep what a model has drawn by chance, too.
+    """
+
+    bytes: int = 0
+    keep_s: float = 600.0
+    sampled: bool = False
+
+
 class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a client asks for by name.
 
@@ -26,6 +40,7 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
         hedge: Run a second copy of idempotent work that takes longer than this many times its predicted
             service; 0 = never.
         explore: How much the router may try what does not look best.
+        cache: How answers are kept to be given again.
         score_s: Seconds a request may be held for predicted qualities (`Score`); 0 = do not ask.
     """
 
@@ -40,3 +55,4 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
     hedge: float = 0.0
     score_s: float = 0.0
     explore: Exploration = Exploration()
+    cache: Caching = Caching()

@@ -41,6 +41,7 @@ from semaforo.entities import Priority, ReplicaSpec, Request, Step
 from semaforo.errors import NotFound
 from semaforo.graph import graph
 from semaforo.live.answer import Answer, Waiter
+from semaforo.live.cache import REPLICA, Answers, Said
 from semaforo.live.conductor import Asked
 from semaforo.live.crew import Crew, ReplicaStatus
 from semaforo.live.feedback import Opinion, Opinions
@@ -58,7 +59,7 @@ from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.metrics import Metrics
 from semaforo.repository.history import HistoryStore
 from semaforo.routing.router import Router
-from semaforo.wire.payload import Payload
+from semaforo.wire.payload import Payload, Tensors
 
 log = logging.getLogger("semaforo.engine")
 
@@ -100,6 +101,7 @@ class Engine:
         self._inbox = Inbox(self._dispatcher.state, self._tell, self._lost)
         self._streams = self._inbox.streams
         self._memory = Memory(history, self._dispatcher.state) if history is not None else None
+        self._before = Answers(self._dispatcher.state)
         self._opinions = Opinions(self._dispatcher.state, self.ring, self._tell)
         self._opinions.archive = self._memory
         self._scoring = Scoring(routers or {}, self._task_of, self._tell)
@@ -155,6 +157,7 @@ class Engine:
 
     async def apply(self, catalog: Catalog) -> None:
         """Serve another catalog from now on; requests that wait are placed anew."""
+        self._before.changed(self.catalog, catalog)
         event = FleetChanged(catalog)
         self._tell(event)
         self._control(event)
@@ -195,6 +198,9 @@ class Engine:
 
     def submit(self, request: Request, payload: Payload, on_answer: Callable[[Answer], None]) -> None:
         """Serve a request; `on_answer` is called once, on the loop's thread, perhaps before this returns."""
+        if (found := self._before.found(request, payload, self._clock())) is not None:
+            on_answer(self._again(request, *found))
+            return
         self._payloads[request.id] = payload
         self._waiters[request.id] = on_answer
         self.ring.arrived(request)
@@ -225,11 +231,30 @@ class Engine:
     def stream(self, request: Request, payload: Payload) -> Stream:
         """Serve a request whose answer comes in chunks."""
         stream = Stream(request.id, self.cancel)
+        if (found := self._before.found(request, payload, self._clock())) is not None:
+            said = found[0]
+            for chunk in said if isinstance(said, tuple) else ():
+                stream.put(chunk)
+            stream.variant, stream.replica = found[1], REPLICA
+            stream.end(self._again(request, *found))
+            return stream
+        if self._before.wanted(request.id):
+            stream.kept = []
         self._payloads[request.id] = payload
         self._streams[request.id] = stream
         self.ring.arrived(request)
         self._tell(Arrived(request))
         return stream
+
+    def _again(self, request: Request, said: Said, variant: str) -> Answer:
+        """Return an answer that was given before, to be explained as any other."""
+        finish = Finish(request.id, "done", variant=variant, replica=REPLICA)
+        self.ring.arrived(request)
+        self.ring.finished(finish)
+        result = said if isinstance(said, Tensors) else None
+        if result is not None:
+            self._opinions.answered(request.id, result)
+        return Answer(finish, result, *variant.split("/", 2))
 
     def cancel(self, request_id: str) -> None:
         """Stop a request, waiting or running, and the steps it has caused; unknown ids are ignored."""
@@ -293,6 +318,10 @@ class Engine:
     def feedback(self, request_id: str, opinion: Opinion, tenant: str | None = None) -> tuple[Feedback, ...]:
         """Learn from what a caller says of an answer; see `Opinions.take`."""
         return self._opinions.take(request_id, opinion, tenant)
+
+    def cached(self) -> dict[str, tuple[int, int]]:
+        """Return by task how many requests were answered by what was kept, and how many were not."""
+        return {task: (cache.hits, cache.misses) for task, cache in self._before.caches().items()}
 
     @property
     def history(self) -> dict[str, History]:
@@ -455,10 +484,15 @@ class Engine:
             answer.model, answer.version, answer.variant = effect.variant.split("/", 2)
         waiter = self._waiters.pop(rid, None)
         if waiter is not None:
+            if self._before.wanted(rid):
+                self._before.answered(rid, result if answer.ok else None, effect.variant, self._clock())
             waiter(answer)
         else:
             stream = self._streams.pop(rid, None)
             if stream is not None:
+                if stream.kept is not None:
+                    said = tuple(stream.kept) if answer.ok else None
+                    self._before.answered(rid, said, effect.variant, self._clock())
                 stream.variant, stream.replica = effect.variant, effect.replica
                 stream.end(answer)
 

@@ -21,6 +21,7 @@ class Stream:
         request_id: Id of the request.
         answer: The terminal answer, or None while the stream runs.
         variant, replica: Who serves it, "" until it is bound.
+        kept: Every chunk, to be given again; None where nothing is kept.
     """
 
     def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
@@ -28,6 +29,7 @@ class Stream:
         self.answer: Answer | None = None
         self.variant = ""
         self.replica = ""
+        self.kept: list[ChatChunk] | None = None
         self._cancel = cancel
         self._chunks: deque[ChatChunk] = deque()
         self._changed = asyncio.Event()
@@ -91,6 +93,8 @@ class Stream:
             self.close()
             return
         self._chunks.append(chunk)
+        if self.kept is not None:
+            self.kept.append(chunk)
         self._changed.set()
 
     def end(self, answer: Answer) -> None:

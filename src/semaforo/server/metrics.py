@@ -45,10 +45,21 @@ class EngineCollector:
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
         yield from self._requests()
+        yield from self._cached()
         yield from self._variants()
         yield from self._replicas()
         if self.deferred is not None:
             yield from _deferred(self.deferred)
+
+    def _cached(self) -> Iterator[Metric]:
+        for at, name, text in (
+            (0, "hits", "Requests that were answered by an answer that was kept."),
+            (1, "misses", "Requests for which none was kept, of tasks that keep answers."),
+        ):
+            family = CounterMetricFamily(f"semaforo_cache_{name}", text, labels=["task"])
+            for task, counts in self._engine.cached().items():
+                family.add_metric([task], counts[at])
+            yield family
 
     def _requests(self) -> Iterator[Metric]:
         metrics = self._engine.metrics

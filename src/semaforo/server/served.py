@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from semaforo.live.answer import Answer
+from semaforo.live.cache import REPLICA
 from semaforo.server.http import Headers
 
 _MOST = 4096
@@ -27,17 +28,22 @@ class ServedHeaders:
     def who(self, answer: Answer) -> tuple[tuple[bytes, bytes], ...]:
         """Return the headers that do not depend on the request."""
         replica = answer.finish.replica
+        if replica == REPLICA:
+            # Whoever gave it first: not the same for every answer.
+            replica = answer.finish.variant
         known = self._known.get(replica)
         if known is None:
             if len(self._known) >= _MOST:
                 self._known.clear()
             names = (b"model", b"version", b"variant", b"replica")
-            values = (answer.model, answer.version, answer.variant, replica)
+            values = (answer.model, answer.version, answer.variant, answer.finish.replica)
             known = tuple(
                 (b"semaforo-" + name, _plain(value))
                 for name, value in zip(names, values, strict=True)
                 if value
             )
+            if answer.finish.replica == REPLICA:
+                known = (*known, (b"semaforo-cache", b"hit"))
             self._known[replica] = known
         return known
 

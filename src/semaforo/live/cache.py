@@ -1,0 +1,155 @@
+"""The answer cache of a fleet: whether a request was answered before, to the letter.
+
+Rules this module keeps:
+
+1. A tenant is never given another tenant's answer.
+2. A kept answer counts only where the variant that gave it meets the contract: its quality, the data it may see.
+3. What is sampled is kept only where the operator says so: a chat without temperature 0 and without a seed.
+4. Of a variant that is gone or another one than it was, nothing is kept.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from semaforo.catalog.state import Catalog
+from semaforo.core.history import same
+from semaforo.core.state import State
+from semaforo.entities import Request, TaskType
+from semaforo.errors import NotFound
+from semaforo.routing.cache import Cache
+from semaforo.wire.payload import Array, Chat, ChatChunk, Payload, Tensors
+
+REPLICA = "cache"
+"""Stands for the replica in answers that were kept."""
+
+_NO_MATTER = ("stream", "stream_options", "user", "metadata", "store", "service_tier", "model")
+_CHUNK_BYTES = 64
+
+Said = Tensors | tuple[ChatChunk, ...]
+
+
+class Answers:
+    """What was answered before, by task.
+
+    Args:
+        state: The dispatcher's.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._caches: dict[str, Cache[Said]] = {}
+        self._asked: dict[str, tuple[str, bytes]] = {}
+        self._any = False
+
+    def caches(self) -> dict[str, Cache[Said]]:
+        """Return the cache of each task that has one."""
+        return self._caches
+
+    def found(self, request: Request, payload: Payload, now: float) -> tuple[Said, str] | None:
+        """Return what was answered to this request before, and by whom; else remember to keep what will be."""
+        task = self._task(request) if self._any else None
+        if task is None or not task.cache.bytes or not cacheable(request, payload, task):
+            return None
+        cache = self._caches.get(task.name)
+        if cache is None:
+            cache = self._caches[task.name] = Cache(task.cache.bytes, task.cache.keep_s)
+        key = key_of(request, payload)
+        kept = cache.get(key, now)
+        if kept is not None and self._meets(kept.variant, request):
+            return kept.answer, kept.variant
+        self._asked[request.id] = (task.name, key)
+        return None
+
+    def wanted(self, request_id: str) -> bool:
+        """Tell whether the answer to a request is to be kept."""
+        return request_id in self._asked
+
+    def answered(self, request_id: str, said: Said | None, variant: str, now: float) -> None:
+        """Keep an answer, or forget that one was asked for (None)."""
+        asked = self._asked.pop(request_id, None)
+        if asked is None or said is None:
+            return
+        if isinstance(said, Tensors) and said.without:
+            return
+        self._caches[asked[0]].put(asked[1], said, variant, _bytes(said), now)
+
+    def changed(self, before: Catalog, after: Catalog) -> None:
+        """Drop what is out of date in another catalog."""
+        self._any = any(task.cache.bytes for task in after.tasks.values())
+        gone = {name for name in before.variants if not same(name, before, after)}
+        for name, cache in list(self._caches.items()):
+            if after.tasks.get(name) != before.tasks.get(name):
+                del self._caches[name]
+            else:
+                cache.forget(gone)
+        self._asked = {rid: asked for rid, asked in self._asked.items() if asked[0] in self._caches}
+
+    def _task(self, request: Request) -> TaskType | None:
+        try:
+            return self._state.catalog.task_of(request.target)
+        except NotFound:
+            return None
+
+    def _meets(self, variant_id: str, request: Request) -> bool:
+        variant = self._state.catalog.variants.get(variant_id)
+        if variant is None or variant.sees < request.contract.privacy:
+            return False
+        history = self._state.history.get(variant_id)
+        believed = history.quality.shown if history is not None and history.quality else variant.quality
+        return (believed or 0.0) >= request.contract.min_quality
+
+
+def cacheable(request: Request, payload: Payload, task: TaskType) -> bool:
+    """Tell whether an answer to a request may be another one's answer too."""
+    if not request.idempotent or (request.step is not None and request.step.name == "shadow"):
+        return False
+    if isinstance(payload, Chat):
+        body = payload.body
+        certain = body.get("temperature") == 0 or body.get("seed") is not None
+        return (certain or task.cache.sampled) and body.get("n") in (None, 1)
+    return not payload.parameters or task.cache.sampled or not payload.parameters.get("sequence_id")
+
+
+def key_of(request: Request, payload: Payload) -> bytes:
+    """Return what tells a request from all others: who asks, what for, and every bit of what goes in."""
+    digest = sha256()
+    who = (request.contract.tenant, request.target, request.version, request.variant, request.affinity)
+    digest.update(msgspec.msgpack.encode(who))
+    if isinstance(payload, Chat):
+        digest.update(
+            msgspec.json.encode(
+                {k: v for k, v in payload.body.items() if k not in _NO_MATTER}, order="sorted"
+            )
+        )
+        return digest.digest()
+    for name in sorted(payload.arrays):
+        array = payload.arrays[name]
+        digest.update(msgspec.msgpack.encode((name, array.dtype.str, array.shape)))
+        digest.update(_content(array))
+    digest.update(msgspec.json.encode((payload.parameters, payload.outputs), enc_hook=repr))
+    return digest.digest()
+
+
+def _content(array: Array) -> bytes:
+    if array.dtype != object:
+        return array.tobytes()
+    return msgspec.msgpack.encode(
+        [item if isinstance(item, (bytes, str)) else repr(item) for item in array.flat]
+    )
+
+
+def _bytes(said: Said) -> int:
+    if isinstance(said, Tensors):
+        return 256 + sum(
+            a.nbytes if a.dtype != object else sum(_CHUNK_BYTES + len(item) for item in a.flat)
+            for a in said.arrays.values()
+        )
+    return 256 + sum(_CHUNK_BYTES + len(_text(chunk.delta)) for chunk in said)
+
+
+def _text(delta: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(delta)
