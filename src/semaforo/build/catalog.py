@@ -183,6 +183,7 @@ def _preference(prefer: PreferSettings) -> Preference:
         goal="cost" if prefer.minimise else "quality" if prefer.maximise else "weights",
         keep_quality=prefer.keep_quality,
         within_s=prefer.within,
+        at_most=prefer.at_most,
         quality=prefer.quality,
         latency=prefer.latency,
         cost=prefer.cost,

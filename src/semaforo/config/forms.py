@@ -58,6 +58,13 @@ def _unit(parse: Callable[[str], Any]) -> Callable[[Node], Any]:
     return read
 
 
+def _each(text: str) -> float:
+    match = re.fullmatch(r"\s*\$?\s*([0-9.]+(?:e-?\d+)?)\s*(?:/|per)\s*([0-9_]+)\s*", text)
+    if match is None or not float(match[1]) or not int(match[2]):
+        raise InvalidRequest(f"'{text}' is no cost of requests: write 3/1000 for $3 per 1,000 of them")
+    return float(match[1]) / int(match[2])
+
+
 def _number(least: float, most: float, whole: bool = False) -> Callable[[Node], Any]:
     def read(node: Node) -> float:
         value = node.value
@@ -177,6 +184,7 @@ INFINITY = float("inf")
 DURATION = Form("duration", "50ms", _unit(parse_duration))
 SIZE = Form("size", "512MB", _unit(parse_size))
 PRICE = Form("US dollars per time", "0.04/h", _unit(parse_rate))
+EACH = Form("US dollars per number of requests", "3/1000", _unit(_each))
 SHARE = Form("share, 0 to 1", "0.98", _number(0, 1))
 WEIGHT = Form("number, 0 or more", "0.2", _number(0, INFINITY))
 DOLLARS = Form("US dollars", "2.50", _number(0, INFINITY))

@@ -98,7 +98,7 @@ def _prefer(
     if len(ways) + bool(weights) > 1:
         say(here, f"{' and '.join([*ways, *weights])} exclude each other: "
             "minimise cost, or maximise quality, or give weights")  # fmt: skip
-    for key, way in (("keep_quality", "minimise"), ("within", "maximise")):
+    for key, way in (("keep_quality", "minimise"), ("within", "maximise"), ("at_most", "maximise")):
         if given((*here, key)) and not getattr(prefer, way):
             goal = {"minimise": "minimise: cost", "maximise": "maximise: quality"}[way]
             say((*here, key), f"goes with `{goal}`")

@@ -33,6 +33,9 @@ class PreferSettings(_Settings, frozen=True, kw_only=True):
     keep_quality: Annotated[float, Key("Share of the best quality to keep.", forms.SHARE)] = 0.98
     maximise: Annotated[str, Key("Take the best that answers `within` the time.", word("quality"))] = ""
     within: Annotated[float | None, Key("How long an answer should take.", forms.DURATION)] = None
+    at_most: Annotated[float | None, Key(
+        "What a request should cost on average, by which quality is bought where it is cheapest.", forms.EACH,
+    )] = None  # fmt: skip
     quality: Annotated[float, Key("Weight of quality.", forms.WEIGHT)] = 1.0
     latency: Annotated[float, Key("Weight of latency.", forms.WEIGHT)] = 0.2
     cost: Annotated[float, Key("Weight of cost.", forms.WEIGHT)] = 0.1

@@ -32,6 +32,7 @@ from semaforo.policy import route
 from semaforo.policy.admit import predicted_wait
 from semaforo.policy.budget import SLACK
 from semaforo.policy.explore import Trial
+from semaforo.policy.pace import BEGUN
 
 _INFINITE = float("inf")
 _SHORT = 0.1
@@ -174,11 +175,13 @@ class Door:
         weights = plan.weights
         considered = list(plan.ruled_out)
         best: Choice | None = None
-        best_score = -1.0
+        best_score = -_INFINITE
         reserve: Choice | None = None
-        reserve_score = -1.0
+        reserve_score = -_INFINITE
         wait: Choice | None = None
         wait_s = least = _INFINITE
+        goal = plan.task.prefer.at_most
+        drag = weights.quality * self._price(plan.task.name) / goal if goal else 0.0
         queued = -1.0
         spending = self._ledger.spending if self.state.catalog.budgets else None
         money, account = spending.left(job, now) if spending is not None else (_INFINITE, "")
@@ -211,8 +214,10 @@ class Door:
                     considered.append(Considered(choice.id, "budget", detail, quality=choice.quality))
                     continue
             merit = choice.merit
-            score = merit + weights.latency * (1.0 - predicted / horizon) if predicted < horizon else merit
             cost = choice.fixed_cost + choice.second * service
+            if drag:
+                merit -= drag * cost
+            score = merit + weights.latency * (1.0 - predicted / horizon) if predicted < horizon else merit
             if predicted > slack:
                 alone = service > slack
                 detail = "{} ms predicted > {} ms".format(*unlike(predicted * 1e3, slack * 1e3))
@@ -245,6 +250,10 @@ class Door:
             if wait is None or not wait.open or wait_s - placer.service_s(wait, job) > patience:
                 best = reserve
         return tuple(considered), best, wait, least
+
+    def _price(self, task: str) -> float:
+        pace = self.state.paces.get(task)
+        return pace.price if pace is not None else BEGUN
 
     def _reserve(self, job: Job, choices: Sequence[Choice], now: float) -> None:
         spending, placer = self._ledger.spending, self._placer

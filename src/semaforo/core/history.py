@@ -19,6 +19,7 @@ from semaforo.core.events import Feedback, Remembered
 from semaforo.core.plan import Planner
 from semaforo.core.state import History, Job, State
 from semaforo.policy import posterior, route
+from semaforo.policy.pace import Pace
 
 
 class Historian:
@@ -56,6 +57,12 @@ class Historian:
         spent = history.latency[0 if not waiting else 1 if waiting <= 8 else 2 if waiting <= 64 else 3]
         spent.add(now - job.arrived)
         history.cost.add(cost)
+        task = self.state.catalog.tasks.get(job.task)
+        if task is not None and task.prefer.at_most:
+            pace = self.state.paces.get(job.task)
+            if pace is None:
+                pace = self.state.paces[job.task] = Pace()
+            pace.spent(cost, task.prefer.at_most)
 
     def remembered(self, event: Remembered, out: list[DispatcherEffect]) -> None:
         """Take up what was known before a restart, or of another gateway: what is known here is added to it."""

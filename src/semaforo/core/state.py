@@ -20,6 +20,7 @@ from semaforo.catalog.state import Catalog
 from semaforo.entities import Profile, Request
 from semaforo.policy.batch import Fit
 from semaforo.policy.budget import Account
+from semaforo.policy.pace import Pace
 from semaforo.policy.posterior import Posterior
 
 CLASSES = 4
@@ -288,6 +289,7 @@ class State(msgspec.Struct):
     variants: dict[str, VariantBook] = {}
     history: dict[str, History] = {}
     accounts: dict[str, Account] = {}
+    paces: dict[str, Pace] = {}
     replicas: dict[str, ReplicaBook] = {}
     batches: dict[int, Batch] = {}
     turns: dict[str, str] = {}

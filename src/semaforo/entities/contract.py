@@ -53,12 +53,14 @@ class Preference(msgspec.Struct, frozen=True, omit_defaults=True):
             `keep_quality` of the best quality; ``quality`` takes the best that answers `within_s`.
         keep_quality: Share (0…1) of the best eligible quality to keep when minimising cost.
         within_s: Seconds the answer should take when maximising quality; None = no limit.
+        at_most: US dollars that a request should cost on average when maximising quality; None = no matter.
         quality, latency, cost: Weights (≥ 0) of the utility.
     """
 
     goal: Literal["weights", "cost", "quality"] = "weights"
     keep_quality: float = 0.98
     within_s: float | None = None
+    at_most: float | None = None
     quality: float = 1.0
     latency: float = 0.2
     cost: float = 0.1

@@ -119,6 +119,9 @@ def open_set(variants: Sequence[Variant], costs: Sequence[float], prefer: Prefer
     """Tell for each eligible variant whether it is open (True) or reserve (False); at least one is open."""
     qualities = [UNKNOWN_QUALITY if v.quality is None else v.quality for v in variants]
     best = max(qualities, default=0.0)
+    if prefer.at_most is not None:
+        # Which of them is worth its cost, the price of money says for each request.
+        return [True] * len(variants)
     if prefer.goal == "cost":
         flags = [q >= prefer.keep_quality * best for q in qualities]
     elif prefer.goal == "quality":
