@@ -77,12 +77,10 @@ def test_the_price_stays_within_bounds() -> None:
 
 
 def test_the_goal_is_read_from_the_fleet_file(tmp_path: Path) -> None:
-    text = (
-        "tasks: {chat: {kind: chat, prefer: {maximise: quality, at_most: 3/1000}}}
-"
-        "models: {m: {task: chat, url: http://127.0.0.1:1/v1}}
-"
-    )
+    text = """\
+tasks: {chat: {kind: chat, prefer: {maximise: quality, at_most: 3/1000}}}
+models: {m: {task: chat, url: http://127.0.0.1:1/v1}}
+"""
     file = parse_fleet(text, folder=tmp_path)
     assert file.settings.tasks["chat"].prefer.at_most == pytest.approx(0.003)
     for wrong, message in (("3", "is no cost of requests"), ("0/5", "is no cost of requests")):
