@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.report import Report, arguments, chosen
-from benchmarks.routing import bandits, cascades, decisions, own, predict
+from benchmarks.routing import auto, bandits, cascades, decisions, own, predict
 
 MEASURES = (
     predict.measure_mmlu,
@@ -16,6 +16,7 @@ MEASURES = (
     cascades.measure_gsm8k,
     bandits.measure,
     decisions.measure,
+    auto.measure,
 )
 
 
