@@ -20,6 +20,7 @@ from semaforo.build import Secrets, engine_for
 from semaforo.catalog.state import Catalog, Scaling
 from semaforo.entities import ReplicaSpec, TaskType, TensorSpec, Variant
 from semaforo.live.engine import Engine
+from semaforo.routing.tasks import TaskModel
 from semaforo.server.front import make_app
 from semaforo.server.idempotency import KeptAnswers
 from semaforo.server.listener import HttpServer
@@ -205,7 +206,10 @@ class Served:
 
 @contextlib.contextmanager
 def serving(
-    catalog: Catalog, settings: ServerSettings | None = None, secrets: Secrets | None = None
+    catalog: Catalog,
+    settings: ServerSettings | None = None,
+    secrets: Secrets | None = None,
+    tasks: TaskModel | None = None,
 ) -> Iterator[Served]:
     """Serve a catalog on a free port until the block ends."""
     settings = settings or ServerSettings(port=0, grace_s=2.0)
@@ -214,7 +218,7 @@ def serving(
 
     async def serve() -> None:
         ending = asyncio.Event()
-        engine = engine_for(secrets=secrets)
+        engine = engine_for(secrets=secrets, tasks=tasks)
         try:
             await engine.start(catalog)
             kept = KeptAnswers(settings.idempotency_entries, settings.idempotency_ttl_s)

@@ -34,6 +34,7 @@ KEYS = {
     "routing": {
         "mmlu_apgr", "mmlu_apgr_tag", "mmlu_apgr_1500", "mmlu_apgr_unseen", "nine_models_score",
         "bandit_share_of_full_3000", "decision_us_p50", "decision_us_p99",
+        "auto_accuracy", "auto_abstains_seen", "auto_abstains_unseen",
     },
     "fuzz": {"inputs", "server_errors", "hangs", "leaks"},
     "serving": {

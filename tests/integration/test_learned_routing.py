@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
 from semaforo import AsyncFleet, Fleet
+from semaforo.build import blueprint
 from semaforo.config.fleet import FleetFileError
+from semaforo.errors import InvalidRequest
 from semaforo.jobs.learn.train import train
 from semaforo.routing.router import Router
 from semaforo.routing.table import Table
+from served_fleet import serving
 
 FLEET = """\
 tasks:
@@ -140,3 +146,48 @@ def test_what_is_degraded_is_left_within_200_requests_and_found_again(fleet_file
     assert before.count("cheap") >= 28
     assert while_broken[60:].count("cheap") <= 5
     assert after[-50:].count("cheap") >= 45
+
+
+AUTO = """\
+tasks:
+  weather: {inputs: {text: bytes}, outputs: {label: int64}, evaluate: weather.csv}
+  food: {inputs: {text: bytes}, outputs: {label: int64}, evaluate: food.csv}
+  side: {inputs: {x: fp32[1]}, outputs: {label: int64}}
+models:
+  w: {task: weather, python: "both.py:small", isolation: thread}
+  f: {task: food, python: "both.py:large", isolation: thread}
+  s: {task: side, python: "both.py:dear", isolation: thread}
+auto: tasks.model
+"""
+
+
+def test_auto_is_the_task_that_a_request_looks_like(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "both.py").write_text(BOTH)
+    for task, words in (("weather", "rain sun wind cloud storm"), ("food", "bread soup salt oven plate")):
+        rows = [" ".join(rng.choice(words.split(), 4)) + ",1" for _ in range(60)]
+        (tmp_path / f"{task}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    (tmp_path / "fleet.yaml").write_text(AUTO)
+    command = ["router", "tasks", "fleet.yaml", "-o", "tasks.model"]
+    words = [sys.executable, "-m", "semaforo", *command]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert "side: no rows to learn from" in done.stdout
+    plan = blueprint(tmp_path / "fleet.yaml")
+    with Fleet.open(tmp_path / "fleet.yaml") as fleet:
+        answer = fleet.infer("auto", text="rain wind cloud sun")
+        assert answer.model == "w"
+        assert "the task was not named: it is weather by" in answer.why
+        assert fleet.infer("auto", text="soup oven bread").model == "f"
+        assert fleet.infer("auto", x=np.float32([1.0])).model == "s"
+        with pytest.raises(InvalidRequest, match="weather"):
+            fleet.infer("auto", text="zzz qqq")
+    with serving(plan.catalog, tasks=plan.tasks) as served, httpx.Client(base_url=served.url) as http:
+
+        def ask(text: str) -> httpx.Response:
+            tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}
+            return http.post("/v2/models/auto/infer", json={"inputs": [tensor]})
+
+        good, bad = ask("salt plate soup"), ask("nothing of this")
+        assert good.json()["model_name"] == "f"
+        assert (bad.status_code, "food" in bad.json()["error"]) == (400, True)
+        assert http.post("/v2/models/auto/infer", content=b"{").status_code == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,10 +18,11 @@ from semaforo.api.opinion import opinion_of, request_of
 from semaforo.build import Secrets, blueprint, engine_for, with_graphs
 from semaforo.catalog import Catalog
 from semaforo.core.effects import Decided
-from semaforo.entities import Contract, Request, TaskType
+from semaforo.entities import Contract, Ref, Request, TaskType
 from semaforo.errors import InvalidRequest, NotFound, NotReady
 from semaforo.features import chat_affinity, chat_needs, chat_tokens
 from semaforo.live.answer import Answer
+from semaforo.live.auto import is_auto, of_chat, of_tensors
 from semaforo.live.crew import ReplicaStatus
 from semaforo.live.engine import Engine
 from semaforo.live.journal import locked
@@ -28,6 +30,7 @@ from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, render
 from semaforo.repository.history import in_use
 from semaforo.routing.router import Router
+from semaforo.routing.tasks import TaskModel
 from semaforo.wire.openai import parse_chat
 from semaforo.wire.payload import Chat, Tensors
 
@@ -50,8 +53,9 @@ class AsyncFleet:
         secrets: Secrets | None = None,
         history: Path | None = None,
         routers: Mapping[str, Router] | None = None,
+        tasks: TaskModel | None = None,
     ) -> None:
-        self.engine = engine_for(journal, ring, secrets, history, routers)
+        self.engine = engine_for(journal, ring, secrets, history, routers, tasks)
         self._catalog = catalog
         self._running = False
 
@@ -89,6 +93,7 @@ class AsyncFleet:
             secrets=plan.secrets,
             history=history,
             routers=plan.routers,
+            tasks=plan.tasks,
         )
 
     @classmethod
@@ -193,6 +198,9 @@ class AsyncFleet:
     ) -> AsyncChat:
         """See `AnyFleet.chat`."""
         engine = self._open()
+        if is_auto(engine.catalog, target):
+            said_now = messages if isinstance(messages, list) else [{"role": "user", "content": messages}]
+            target = of_chat(engine.catalog, engine.tasks, {"messages": said_now}).task
         if engine.catalog.task_of(target).kind != "chat":
             raise InvalidRequest(f"'{target}' takes tensors: ask it by infer")
         said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
@@ -259,12 +267,28 @@ class AsyncFleet:
         self, target: str, version: str, variant: str, contract: Contract, values: Mapping[str, Any]
     ) -> tuple[Request, Tensors, bool]:
         engine = self._open()
+        if is_auto(engine.catalog, target):
+            return self._auto(contract, values)
         task = engine.catalog.task_of(target)
         if task.kind == "chat":
             raise InvalidRequest(f"'{target}' chats: ask it by chat")
         engine.catalog.resolve(target, version, variant)
         tensors, ref, single = tensors_of(task, values)
         return Request(engine.new_id(), target, version, variant, contract, ref), tensors, single
+
+    def _auto(self, contract: Contract, values: Mapping[str, Any]) -> tuple[Request, Tensors, bool]:
+        engine = self._open()
+        fit: dict[str, tuple[Tensors, Ref, bool]] = {}
+        for name, task in engine.catalog.tasks.items():
+            if task.kind != "chat" and values.keys() <= {spec.name for spec in task.inputs}:
+                with suppress(InvalidRequest):
+                    fit[name] = tensors_of(task, values)
+        arrays = next(iter(fit.values()))[0].arrays if fit else {}
+        found = of_tensors(engine.tasks, list(fit), arrays)
+        tensors, ref, single = fit[found.task]
+        request = Request(engine.new_id(), found.task, contract=contract, ref=ref)
+        engine.inferred(request.id, found)
+        return request, tensors, single
 
     def _answer(self, answer: Answer, outputs: Mapping[str, Any]) -> FleetAnswer:
         finish = answer.finish

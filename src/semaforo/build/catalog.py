@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from semaforo.build.graphs import graph_of, graph_problems, imported
-from semaforo.build.routers import routers_of
+from semaforo.build.routers import routers_of, task_model_of
 from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, ModelSettings, Problem, TaskSettings, VariantSettings, load_fleet
 from semaforo.config.settings import BudgetsSettings, PreferSettings
@@ -42,6 +42,7 @@ from semaforo.errors import ArtefactError
 from semaforo.graph.graph import RUNTIME
 from semaforo.repository import FORMATS, ModelFolder, measured, natural, runtime_of, verify
 from semaforo.routing.router import Router
+from semaforo.routing.tasks import TaskModel
 
 _DEFAULT = "default"
 _PER_MILLION = 1e-6
@@ -60,6 +61,7 @@ class Blueprint(msgspec.Struct, frozen=True):
         ring: Requests whose decisions are kept to be explained.
         history: Database of what is learned, or None.
         routers: Trained routers by task.
+        tasks: What tells tasks apart, or None.
         secrets: By variant id, options of the runtime that stay out of the catalog.
     """
 
@@ -70,6 +72,7 @@ class Blueprint(msgspec.Struct, frozen=True):
     secrets: Secrets
     history: Path | None = None
     routers: dict[str, Router] = {}
+    tasks: TaskModel | None = None
 
 
 def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> Blueprint:
@@ -86,10 +89,12 @@ def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> B
     file = load_fleet(path)
     settings = file.settings
     journal = file.folder / settings.journal if settings.journal else None
-    routers = routers_of(file)
+    routers, tasks = (routers_of(file), task_model_of(file)) if fitted else ({}, None)
     catalog = catalog_of(file, noted=noted, fitted=fitted)
     history = file.folder / settings.history if settings.history else None
-    return Blueprint(catalog, file, journal, settings.explain.ring, _secrets(file, catalog), history, routers)
+    return Blueprint(
+        catalog, file, journal, settings.explain.ring, _secrets(file, catalog), history, routers, tasks
+    )
 
 
 def _secrets(file: FleetFile, catalog: Catalog) -> Secrets:

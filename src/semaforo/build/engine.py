@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from semaforo.live.engine import Engine
     from semaforo.live.handle import Handle, Sink
     from semaforo.routing.router import Router
+    from semaforo.routing.tasks import TaskModel
 
 
 def handles(secrets: Secrets | None = None) -> Callable[[ReplicaSpec, Sink], Handle]:
@@ -36,6 +37,7 @@ def engine_for(
     secrets: Secrets | None = None,
     history: Path | None = None,
     routers: Mapping[str, Router] | None = None,
+    tasks: TaskModel | None = None,
 ) -> Engine:
     """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``.
 
@@ -46,4 +48,6 @@ def engine_for(
     from semaforo.repository.history import HistoryStore
 
     store = HistoryStore(history) if history is not None else None
-    return Engine(handles(secrets), journal=journal, explain_ring=ring, history=store, routers=routers)
+    return Engine(
+        handles(secrets), journal=journal, explain_ring=ring, history=store, routers=routers, tasks=tasks
+    )

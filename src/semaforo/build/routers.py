@@ -7,6 +7,25 @@ from hashlib import sha256
 from semaforo.config import FleetFile, Problem
 from semaforo.errors import ArtefactError
 from semaforo.routing.router import Router
+from semaforo.routing.tasks import TaskModel
+
+
+def task_model_of(file: FleetFile) -> TaskModel | None:
+    """Load what tells tasks apart; None where the file names none.
+
+    Raises:
+        FleetFileError: It is missing or damaged.
+    """
+    if not file.settings.auto:
+        return None
+    path = file.folder / file.settings.auto
+    try:
+        return TaskModel.decode(path.read_bytes(), str(path))
+    except OSError as error:
+        text = f"{path}: {error.strerror}. `semaforo router tasks` writes one"
+        raise file.error([file.problem(("auto",), text)]) from None
+    except ArtefactError as error:
+        raise file.error([file.problem(("auto",), str(error))]) from None
 
 
 def routers_of(file: FleetFile) -> dict[str, Router]:

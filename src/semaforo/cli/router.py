@@ -80,6 +80,21 @@ def frontier(
     run_frontier(table, file, png, as_json)
 
 
+@router.command(epilog="Example: semaforo router tasks fleet.yaml -o tasks.model")
+def tasks(
+    fleet: Annotated[Path, typer.Argument(metavar="[FLEET]", help="The fleet file.")] = Path("fleet.yaml"),
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where it goes.")] = Path(
+        "tasks.model"
+    ),
+    rows: Annotated[int, typer.Option(help="Take so many examples of each task at most.", min=20)] = 2000,
+    as_json: AsJson = False,
+) -> None:
+    """Learn to tell tasks apart, for requests that name `auto`, from the rows by which tasks are evaluated."""
+    from semaforo.cli.router_tasks import run
+
+    run(fleet, output, rows, as_json)
+
+
 @router.command(epilog='Example: semaforo router explain routers/chat.router --prompt "How much is 3 + 4?"')
 def explain(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The router.", show_default=False)],

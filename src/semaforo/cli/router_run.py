@@ -43,7 +43,7 @@ def run_train(asked: Training) -> None:
     Raises:
         InvalidRequest: The table is wrong, or scikit-learn is not installed.
     """
-    _needs_sklearn()
+    needs_sklearn()
     from semaforo.jobs.learn.crossval import out_of_fold
     from semaforo.jobs.learn.evaluate import frontier
     from semaforo.jobs.learn.train import train
@@ -91,7 +91,7 @@ def run_evaluate(path: Path, file: Path, keep: float, cascade: str, as_json: boo
     Raises:
         InvalidRequest: The table or the router is wrong, or cannot judge.
     """
-    _needs_sklearn()
+    needs_sklearn()
     from semaforo.jobs.learn.evaluate import choose, judged, mean_costs, predict
 
     router, table = _router(file), _table(path, cascade)
@@ -135,7 +135,7 @@ def run_frontier(path: Path, file: Path | None, png: Path | None, as_json: bool)
     Raises:
         InvalidRequest: The table or the router is wrong.
     """
-    _needs_sklearn()
+    needs_sklearn()
     from semaforo.jobs.learn.crossval import out_of_fold
     from semaforo.jobs.learn.evaluate import frontier, predict
 
@@ -250,8 +250,13 @@ def _router(path: Path) -> Router:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _needs_sklearn() -> None:
+def needs_sklearn() -> None:
+    """Say early what is missing.
+
+    Raises:
+        InvalidRequest: scikit-learn is not installed.
+    """
     try:
-        import sklearn  # noqa: F401 — to say early what is missing
+        import sklearn  # noqa: F401 — only whether it is there
     except ImportError:
         raise InvalidRequest("training needs scikit-learn: pip install 'semaforo[sklearn]'") from None

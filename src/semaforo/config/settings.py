@@ -238,6 +238,10 @@ class FleetSettings(_Settings, frozen=True, kw_only=True):
         str,
         Key("File of the journal for `semaforo replay`, with that of the last run beside it, as `.1`."),
     ] = ""
+    auto: Annotated[
+        str,
+        Key("File that `semaforo router tasks` wrote: it tells tasks apart for requests that name `auto`."),
+    ] = ""
     budgets: Annotated[BudgetsSettings, Key("What may be spent.")] = BudgetsSettings()
     history: Annotated[
         str,

@@ -59,6 +59,7 @@ from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.metrics import Metrics
 from semaforo.repository.history import HistoryStore
 from semaforo.routing.router import Router
+from semaforo.routing.tasks import Inferred, TaskModel
 from semaforo.wire.payload import Payload, Tensors
 
 log = logging.getLogger("semaforo.engine")
@@ -76,6 +77,7 @@ class Engine:
         journal: File to record every decision in, or None.
         explain_ring: Explanations to keep.
         routers: Trained routers by task.
+        tasks: What tells tasks apart, for requests that name none.
         history: Where what is learned is kept over restarts, or None; it is closed with the engine.
     """
 
@@ -87,7 +89,9 @@ class Engine:
         explain_ring: int = 4096,
         history: HistoryStore | None = None,
         routers: Mapping[str, Router] | None = None,
+        tasks: TaskModel | None = None,
     ) -> None:
+        self.tasks = tasks
         self.metrics = Metrics()
         self.ring = Ring(explain_ring)
         self._dispatcher = Dispatcher()
@@ -289,6 +293,10 @@ class Engine:
         except NotFound:
             return 0.0
         return max((b.stream_s or b.fit.seconds(rows) for b in found), default=0.0)
+
+    def inferred(self, request_id: str, found: Inferred) -> None:
+        """Keep how the task of a request that named none was found, to be explained."""
+        self.ring.inferred(request_id, found.probability)
 
     def lost(self, request_id: str, without: tuple[str, ...]) -> None:
         """Keep what the answer to a request had to do without, to be explained."""

@@ -32,6 +32,7 @@ class Explanation(msgspec.Struct):
         steps: Of a graph: what became of each request that its steps made, in order.
         without: Of a graph: what its answer had to do without, each with the reason.
         feedback: What its answer was said to be worth.
+        inferred: Probability (0…1) of its task, where it named none.
     """
 
     request: Request
@@ -40,6 +41,7 @@ class Explanation(msgspec.Struct):
     steps: list[Explanation] = []
     without: tuple[str, ...] = ()
     feedback: tuple[Feedback, ...] = ()
+    inferred: float | None = None
 
 
 Kept = Request | Decided | Finish | Without | Feedback
@@ -54,6 +56,7 @@ class Ring:
         self._kept: dict[str, list[Kept]] = {}
         # The ids again, in order: finding the first key of a dict that is emptied from the front is not O(1).
         self._order: deque[str] = deque()
+        self._inferred: dict[str, float] = {}
 
     def fold(self, event: DispatcherEvent, effects: Sequence[DispatcherEffect]) -> None:
         """Take in one event and its effects; O(1) each."""
@@ -107,6 +110,12 @@ class Ring:
         found = self._kept.get(request_id)
         return None if found is None else self._explanation(found)
 
+    def inferred(self, request_id: str, probability: float) -> None:
+        """Take in how the task of a request was found, before it arrives."""
+        if len(self._inferred) > self.size:
+            self._inferred.pop(next(iter(self._inferred)))
+        self._inferred[request_id] = probability
+
     def request(self, request_id: str) -> Request | None:
         """Return a request by its whole id."""
         found = self._kept.get(request_id)
@@ -148,6 +157,7 @@ class Ring:
             steps,
             next((w.lost for w in rest if isinstance(w, Without)), ()),
             tuple(f for f in rest if isinstance(f, Feedback)),
+            self._inferred.get(request.id),
         )
 
 
@@ -184,6 +194,10 @@ def render(explanation: Explanation) -> str:
     """Write an explanation as ``semaforo explain`` shows it."""
     lines = [contract_line(explanation.request)]
     decided, finish = explanation.decided, explanation.finish
+    if explanation.inferred is not None:
+        lines.append(
+            f"  the task was not named: it is {explanation.request.target} by {explanation.inferred:.0%}"
+        )
     served = finish.variant if finish is not None else ""
     pick = served or next((d.pick for d in reversed(decided) if d.pick), "")
     considered = next((d.considered for d in decided if d.considered), ())

@@ -20,11 +20,13 @@ from semaforo.entities import TaskType
 from semaforo.errors import InvalidRequest
 from semaforo.features.signals import Signals
 from semaforo.features.text import words_of
+from semaforo.routing.artefact import pack, unpack
 from semaforo.routing.predictor import softmax
 from semaforo.routing.words import Words
 
 Floats = NDArray[np.float64]
 
+KIND = "tasks"
 _CLIP = 5.0
 
 
@@ -71,6 +73,23 @@ class TaskModel(msgspec.Struct, frozen=True):
     alike: Floats
     far: Floats
     figures: dict[str, float] = {}
+
+    def encode(self) -> bytes:
+        """Return the artefact."""
+        return pack(KIND, self)
+
+    @classmethod
+    def decode(cls, data: bytes, name: str) -> TaskModel:
+        """Read an artefact.
+
+        Args:
+            data: Its bytes.
+            name: How messages call it.
+
+        Raises:
+            ArtefactError: It is no model of tasks, or is damaged.
+        """
+        return unpack(KIND, data, cls, name, "semaforo router tasks")
 
     def logits(self, signals: Signals) -> Floats:
         """Return a score for each task ``(k,)``, not yet calibrated."""

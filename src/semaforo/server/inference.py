@@ -16,9 +16,13 @@ import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from semaforo.entities import Contract, Request
 from semaforo.errors import InvalidRequest, SemaforoError
 from semaforo.live.answer import Answer, Waiter
+from semaforo.live.auto import AUTO, candidates, is_auto, of_tensors
+from semaforo.routing.tasks import Given
 from semaforo.server.deferred.deferring import Deferring
 from semaforo.server.http import JSON, HttpRequest, HttpResponse, Reply
 from semaforo.server.idempotency import KeptAnswers
@@ -26,6 +30,7 @@ from semaforo.server.identity import tenant_of
 from semaforo.server.served import ServedHeaders
 from semaforo.server.work import work_of
 from semaforo.wire.contract import Asked, read_contract
+from semaforo.wire.not_json import NOT_JSON, told
 from semaforo.wire.payload import Payload, Tensors
 from semaforo.wire.v2 import Call, V2Codec
 
@@ -35,6 +40,16 @@ if TYPE_CHECKING:
 
 _BINARY = (b"content-type", b"application/octet-stream")
 _MOST_TARGETS = 1024
+
+
+class _Input(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class _Inputs(msgspec.Struct):
+    inputs: list[_Input]
 
 
 class _Direct:
@@ -86,9 +101,11 @@ class Inference:
         params = request.params
         target = params["model"]
         version = params.get("version", "")
-        codec = self.codec(target, version)
         body = await request.body()
         declared = request.headers.get(b"inference-header-content-length")
+        if is_auto(self.engine.catalog, target):
+            target = self._found(request, body, None if declared is None else _length(declared))
+        codec = self.codec(target, version)
         call = codec.decode(body, None if declared is None else _length(declared))
         asked = self.ask(request, call.parameters)
         if asked.idempotency_key:
@@ -104,7 +121,7 @@ class Inference:
     def infer_directly(self, request: HttpRequest, reply: Reply) -> bool:
         """Answer what `infer` answers without a task, where nothing has to be awaited but the engine."""
         headers = request.headers
-        if b"semaforo-idempotency-key" in headers:
+        if b"semaforo-idempotency-key" in headers or request.params["model"] == AUTO:
             return False
         body = request.whole_body()
         if body is None:
@@ -123,6 +140,23 @@ class Inference:
         if not direct.over:
             request.when_gone(partial(engine.cancel, work.id))
         return True
+
+    def _found(self, request: HttpRequest, body: bytes, header: int | None) -> str:
+        """Return the task of a request that names none.
+
+        Raises:
+            InvalidRequest: It cannot be told.
+        """
+        try:
+            inputs = msgspec.json.decode(body if header is None else body[:header], type=_Inputs).inputs
+        except NOT_JSON as error:
+            raise InvalidRequest(f"not an inference request: {told(error)}") from None
+        given = {one.name: Given(one.datatype, tuple(one.shape[1:])) for one in inputs}
+        names = candidates(self.engine.catalog, given)
+        arrays = self.codec(names[0]).decode(body, header).tensors.arrays if names else {}
+        found = of_tensors(self.engine.tasks, names, arrays)
+        self.engine.inferred(request.id, found)
+        return found.task
 
     def codec(self, target: str, version: str = "") -> V2Codec:
         """Return the codec of a target's task.

@@ -21,10 +21,11 @@ import msgspec
 from semaforo.entities import Ref, Request
 from semaforo.errors import InvalidRequest, SemaforoError
 from semaforo.features import chat_affinity, chat_needs, chat_tokens
+from semaforo.live.auto import is_auto, of_chat
 from semaforo.live.stream import Stream
 from semaforo.server.http import JSON, SSE, HttpRequest, HttpResponse, Response, StreamResponse
 from semaforo.server.openai.door import NO_STREAM, Door, decode
-from semaforo.server.openai.names import CHAT, find
+from semaforo.server.openai.names import CHAT, find, tasks_of
 from semaforo.server.openai.streams import COMMENT, SILENCE_S, serving
 from semaforo.wire.completion import ChunkWriter, Completion
 from semaforo.wire.openai import ChatCall, error_object, parse_chat
@@ -42,7 +43,13 @@ class ChatCompletions:
         """``POST /v1/chat/completions``."""
         body = await request.body()
         call = parse_chat(decode(body))
-        target, _ = find(self._door.catalog, call.model, CHAT)
+        engine = self._door.inference.engine
+        if is_auto(engine.catalog, call.model) and len(tasks_of(engine.catalog, CHAT)) > 1:
+            found = of_chat(engine.catalog, engine.tasks, call.body)
+            engine.inferred(request.id, found)
+            target = found.task
+        else:
+            target, _ = find(self._door.catalog, call.model, CHAT)
         asked = self._door.asked(request, call.priority)
         work = Request(
             request.id,
