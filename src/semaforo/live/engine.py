@@ -19,8 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from semaforo.catalog.state import Catalog
 from semaforo.core.controller import Controller
 from semaforo.core.dispatcher import Dispatcher
@@ -33,26 +31,23 @@ from semaforo.core.events import (
     DispatcherEvent,
     Feedback,
     FleetChanged,
-    Remembered,
     Tick,
 )
 from semaforo.core.state import History
-from semaforo.entities import Priority, ReplicaSpec, Request, Step
+from semaforo.entities import Priority, ReplicaSpec, Request
 from semaforo.errors import NotFound
 from semaforo.graph import graph
 from semaforo.live.answer import Answer, Waiter
-from semaforo.live.cache import REPLICA, Answers, Said
 from semaforo.live.conductor import Asked
 from semaforo.live.crew import Crew, ReplicaStatus
-from semaforo.live.feedback import Opinion, Opinions
+from semaforo.live.feedback import Opinion
 from semaforo.live.graph_replica import GraphReplica
 from semaforo.live.handle import Handle, Sink
 from semaforo.live.inbox import Inbox
 from semaforo.live.journal import JournalWriter
+from semaforo.live.learning import Learning
 from semaforo.live.load import LoadMeter
-from semaforo.live.memory import Memory
 from semaforo.live.operations import Operations
-from semaforo.live.scoring import Scoring
 from semaforo.live.sessions import Sessions
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, Ring
@@ -60,13 +55,11 @@ from semaforo.observe.metrics import Metrics
 from semaforo.repository.history import HistoryStore
 from semaforo.routing.router import Router
 from semaforo.routing.tasks import Inferred, TaskModel
-from semaforo.wire.payload import Payload, Tensors
+from semaforo.wire.payload import Payload
 
 log = logging.getLogger("semaforo.engine")
 
 _RESOLUTION_S = 0.001
-SHADOW_S = 10.0
-"""Seconds within which a shadow answer is of use."""
 
 
 class Engine:
@@ -104,12 +97,7 @@ class Engine:
         self._waiters: dict[str, Callable[[Answer], None]] = {}
         self._inbox = Inbox(self._dispatcher.state, self._tell, self._lost)
         self._streams = self._inbox.streams
-        self._memory = Memory(history, self._dispatcher.state) if history is not None else None
-        self._before = Answers(self._dispatcher.state)
-        self._opinions = Opinions(self._dispatcher.state, self.ring, self._tell)
-        self._opinions.archive = self._memory
-        self._scoring = Scoring(routers or {}, self._task_of, self._tell)
-        self._keeping: asyncio.Task[None] | None = None
+        self._learning = Learning(self._dispatcher.state, self.ring, self._tell, self, history, routers or {})
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(4)
         self._hurry: Callable[[], None] | None = None
@@ -128,7 +116,7 @@ class Engine:
             Cancel: self._cancel_batch,
             Drained: lambda e: self._crew.drained(e.replica),
             Ejected: self._ejected,
-            Believed: self._believed,
+            Believed: self._learning.believed,
             Score: self._score,
         }
 
@@ -152,16 +140,12 @@ class Engine:
             self._flush_later()
         self._meter = LoadMeter(self.metrics, self._dispatcher.state, self._control)
         await self.apply(catalog)
-        if self._memory is not None:
-            known, accounts = self._memory.remembered(catalog), self._memory.accounts()
-            if known or accounts:
-                self._tell(Remembered(known, accounts))
-            self._keeping = self._loop.create_task(self._memory.keep())
+        self._learning.start(catalog)
         await self._crew.settled(self._controller, ready_timeout_s)
 
     async def apply(self, catalog: Catalog) -> None:
         """Serve another catalog from now on; requests that wait are placed anew."""
-        self._before.changed(self.catalog, catalog)
+        self._learning.changed(self.catalog, catalog)
         event = FleetChanged(catalog)
         self._tell(event)
         self._control(event)
@@ -182,10 +166,7 @@ class Engine:
         if self._meter is not None:
             self._meter.close()
         await self._crew.close(max(0.1, until - self._clock()))
-        if self._keeping is not None and self._memory is not None:
-            self._keeping.cancel()
-            self._keeping = None
-            await self._memory.close()
+        await self._learning.stop()
         for timer in (self._timer, self._control_timer, self._flush_timer):
             if timer is not None:
                 timer.cancel()
@@ -202,8 +183,8 @@ class Engine:
 
     def submit(self, request: Request, payload: Payload, on_answer: Callable[[Answer], None]) -> None:
         """Serve a request; `on_answer` is called once, on the loop's thread, perhaps before this returns."""
-        if (found := self._before.found(request, payload, self._clock())) is not None:
-            on_answer(self._again(request, *found))
+        if (found := self._learning.found(request, payload, self._clock())) is not None:
+            on_answer(found[0])
             return
         self._payloads[request.id] = payload
         self._waiters[request.id] = on_answer
@@ -235,30 +216,20 @@ class Engine:
     def stream(self, request: Request, payload: Payload) -> Stream:
         """Serve a request whose answer comes in chunks."""
         stream = Stream(request.id, self.cancel)
-        if (found := self._before.found(request, payload, self._clock())) is not None:
-            said = found[0]
+        if (found := self._learning.found(request, payload, self._clock())) is not None:
+            answer, said = found
             for chunk in said if isinstance(said, tuple) else ():
                 stream.put(chunk)
-            stream.variant, stream.replica = found[1], REPLICA
-            stream.end(self._again(request, *found))
+            stream.variant, stream.replica = answer.finish.variant, answer.finish.replica
+            stream.end(answer)
             return stream
-        if self._before.wanted(request.id):
+        if self._learning.wanted(request.id):
             stream.kept = []
         self._payloads[request.id] = payload
         self._streams[request.id] = stream
         self.ring.arrived(request)
         self._tell(Arrived(request))
         return stream
-
-    def _again(self, request: Request, said: Said, variant: str) -> Answer:
-        """Return an answer that was given before, to be explained as any other."""
-        finish = Finish(request.id, "done", variant=variant, replica=REPLICA)
-        self.ring.arrived(request)
-        self.ring.finished(finish)
-        result = said if isinstance(said, Tensors) else None
-        if result is not None:
-            self._opinions.answered(request.id, result)
-        return Answer(finish, result, *variant.split("/", 2))
 
     def cancel(self, request_id: str) -> None:
         """Stop a request, waiting or running, and the steps it has caused; unknown ids are ignored."""
@@ -325,11 +296,11 @@ class Engine:
 
     def feedback(self, request_id: str, opinion: Opinion, tenant: str | None = None) -> tuple[Feedback, ...]:
         """Learn from what a caller says of an answer; see `Opinions.take`."""
-        return self._opinions.take(request_id, opinion, tenant)
+        return self._learning.feedback(request_id, opinion, tenant)
 
     def cached(self) -> dict[str, tuple[int, int]]:
         """Return by task how many requests were answered by what was kept, and how many were not."""
-        return {task: (cache.hits, cache.misses) for task, cache in self._before.caches().items()}
+        return self._learning.cached()
 
     @property
     def history(self) -> dict[str, History]:
@@ -416,47 +387,19 @@ class Engine:
             self._journal.flush()
             self._flush_timer = self._loop.call_later(1.0, self._flush_later)
 
-    def _task_of(self, request_id: str) -> str | None:
-        job = self._dispatcher.state.jobs.get(request_id)
-        return job.task if job is not None else None
-
     def _score(self, effect: Score) -> None:
-        self._scoring.ask(effect, self._payloads.get(effect.request))
-
-    def _shadow(self, effect: Decided) -> None:
-        """Ask a copy of a request of a variant that is to be learned about; nobody waits for the answer."""
-        request, payload = self.ring.request(effect.request), self._payloads.get(effect.request)
-        if request is None or payload is None:
-            return
-        model, version, variant = effect.shadow.split("/", 2)
-        contract = msgspec.structs.replace(request.contract, priority=Priority.LOW, deadline_s=SHADOW_S)
-        copy = msgspec.structs.replace(
-            request, id=self.new_id(), target=model, version=version, variant=variant, contract=contract,
-            step=Step(request.id, "shadow"), affinity="",
-        )  # fmt: skip
-        # Once the effects of this event are carried out: the request itself goes first.
-        self._loop.call_soon(self._submit_shadow, copy, payload)
-
-    def _submit_shadow(self, copy: Request, payload: Payload) -> None:
-        self.submit(copy, payload, lambda _: self._opinions.agreed(copy.step, copy.id))
+        self._learning.score(effect, self._payloads.get(effect.request))
 
     def _decided(self, effect: Decided) -> None:
         self.ring.decided(effect)
         if effect.shadow:
-            self._shadow(effect)
+            self._learning.shadow(effect, self._payloads.get(effect.request))
         if effect.move:
             self.metrics.decided(effect)
 
     def _ejected(self, effect: Ejected) -> None:
         self.metrics.ejected(effect)
         log.warning("replica %s is left alone for %.0f s: %s", effect.replica, effect.for_s, effect.reason)
-
-    def _believed(self, effect: Believed) -> None:
-        if effect.changed:
-            log.warning(
-                "%s has changed: its quality is believed to be %.2f, no longer %.2f",
-                effect.variant, effect.quality, effect.before,
-            )  # fmt: skip
 
     def _run(self, effect: Run) -> None:
         self.metrics.running(effect)
@@ -482,25 +425,16 @@ class Engine:
         self.ring.finished(effect)
         self.metrics.finished(effect)
         result = self._inbox.results.pop(rid, None)
-        if effect.outcome == "done":
-            if result is not None:
-                self._opinions.answered(rid, result)
-            if self._memory is not None and (request := self.ring.request(rid)) is not None:
-                self._memory.answered(request, effect, self.ring.propensity(rid), self._scoring.signals(rid))
+        self._learning.finished(effect, result, self._streams.get(rid), self._clock())
         answer = Answer(effect, result)
         if effect.variant:
             answer.model, answer.version, answer.variant = effect.variant.split("/", 2)
         waiter = self._waiters.pop(rid, None)
         if waiter is not None:
-            if self._before.wanted(rid):
-                self._before.answered(rid, result if answer.ok else None, effect.variant, self._clock())
             waiter(answer)
         else:
             stream = self._streams.pop(rid, None)
             if stream is not None:
-                if stream.kept is not None:
-                    said = tuple(stream.kept) if answer.ok else None
-                    self._before.answered(rid, said, effect.variant, self._clock())
                 stream.variant, stream.replica = effect.variant, effect.replica
                 stream.end(answer)
 

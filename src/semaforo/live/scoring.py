@@ -33,6 +33,7 @@ class Scoring:
         routers: By task.
         task_of: Returns the task of a live request, or None.
         tell: Tells the dispatcher.
+        keeps: Whether what was seen of a request is kept until `signals` asks for it.
     """
 
     def __init__(
@@ -40,7 +41,10 @@ class Scoring:
         routers: Mapping[str, Router],
         task_of: Callable[[str], str | None],
         tell: Callable[[Scored], None],
+        *,
+        keeps: bool = False,
     ) -> None:
+        self._keeps = keeps
         self._scorers = {task: Scorer(router.predictor) for task, router in routers.items()}
         self._task_of = task_of
         self._tell = tell
@@ -83,7 +87,7 @@ class Scoring:
                 log.exception("the router of '%s' failed: requests are routed as usual", task)
                 gains = [({}, 0.0)] * len(found)
             for (effect, signals), (gain, trust) in zip(found, gains, strict=True):
-                if len(self._signals) < _MOST_KEPT:
+                if self._keeps and len(self._signals) < _MOST_KEPT:
                     self._signals[effect.request] = signals
                 self._tell(Scored(effect.request, gain, trust))
 

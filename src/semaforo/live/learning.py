@@ -1,0 +1,185 @@
+"""What an engine learns by: predictions, shadows, feedback, the history, and answers that were given before.
+
+Rules this module keeps:
+
+1. Nothing here decides: it looks at payloads and answers, and tells the dispatcher what it saw.
+2. What goes wrong here is logged, and costs no request its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from semaforo.catalog.state import Catalog
+from semaforo.core.effects import Believed, Decided, Finish, Score
+from semaforo.core.events import DispatcherEvent, Feedback, Remembered
+from semaforo.core.state import State
+from semaforo.entities import Priority, Request, Step
+from semaforo.live.answer import Answer
+from semaforo.live.cache import REPLICA, Answers, Said
+from semaforo.live.feedback import Opinion, Opinions
+from semaforo.live.memory import Memory
+from semaforo.live.scoring import Scoring
+from semaforo.live.stream import Stream
+from semaforo.observe.explain import Ring
+from semaforo.repository.history import HistoryStore
+from semaforo.routing.router import Router
+from semaforo.wire.payload import Payload, Tensors
+
+SHADOW_S = 10.0
+"""Seconds within which a shadow answer is of use."""
+
+log = logging.getLogger("semaforo.engine")
+
+
+class Asks(Protocol):
+    """How a copy of a request is asked."""
+
+    def new_id(self) -> str:
+        """Return a fresh request id."""
+        ...
+
+    def submit(self, request: Request, payload: Payload, on_answer: Callable[[Answer], None]) -> None:
+        """Serve a request."""
+        ...
+
+
+class Learning:
+    """The part of an engine that learns.
+
+    Args:
+        state: The dispatcher's.
+        ring: Explanations.
+        tell: Tells the dispatcher.
+        asks: The engine.
+        history: Where what is learned is kept, or None.
+        routers: Trained routers by task.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        ring: Ring,
+        tell: Callable[[DispatcherEvent], None],
+        asks: Asks,
+        history: HistoryStore | None,
+        routers: Mapping[str, Router],
+    ) -> None:
+        self._state = state
+        self._ring = ring
+        self._tell = tell
+        self._asks = asks
+        self._memory = Memory(history, state) if history is not None else None
+        self._opinions = Opinions(state, ring, tell)
+        self._opinions.archive = self._memory
+        self._scoring = Scoring(routers, self._task_of, tell, keeps=history is not None)
+        self._before = Answers(state)
+        self._keeping: asyncio.Task[None] | None = None
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    def start(self, catalog: Catalog) -> None:
+        """Take up what was known, and begin to keep what will be."""
+        if self._memory is None:
+            return
+        known, accounts = self._memory.remembered(catalog), self._memory.accounts()
+        if known or accounts:
+            self._tell(Remembered(known, accounts))
+        self._keeping = asyncio.get_running_loop().create_task(self._memory.keep())
+
+    async def stop(self) -> None:
+        """Write what is left."""
+        if self._keeping is not None and self._memory is not None:
+            self._keeping.cancel()
+            self._keeping = None
+            await self._memory.close()
+
+    def changed(self, before: Catalog, after: Catalog) -> None:
+        """Drop what is out of date in another catalog."""
+        self._before.changed(before, after)
+
+    # --- a request -------------------------------------------------------------------------------------
+
+    def found(self, request: Request, payload: Payload, now: float) -> tuple[Answer, Said] | None:
+        """Return what was answered to this very request before, to be explained as any other."""
+        found = self._before.found(request, payload, now)
+        if found is None:
+            return None
+        said, variant = found
+        finish = Finish(request.id, "done", variant=variant, replica=REPLICA)
+        self._ring.arrived(request)
+        self._ring.finished(finish)
+        result = said if isinstance(said, Tensors) else None
+        if result is not None:
+            self._opinions.answered(request.id, result)
+        return Answer(finish, result, *variant.split("/", 2)), said
+
+    def wanted(self, request_id: str) -> bool:
+        """Tell whether the answer to a request is to be given again."""
+        return self._before.wanted(request_id)
+
+    def score(self, effect: Score, payload: Payload | None) -> None:
+        """Predict what variants gain on a request."""
+        self._scoring.ask(effect, payload)
+
+    def shadow(self, effect: Decided, payload: Payload | None) -> None:
+        """Ask a copy of a request of a variant that is to be learned about; nobody waits for the answer."""
+        request = self._ring.request(effect.request)
+        if request is None or payload is None:
+            return
+        model, version, variant = effect.shadow.split("/", 2)
+        contract = msgspec.structs.replace(request.contract, priority=Priority.LOW, deadline_s=SHADOW_S)
+        copy = msgspec.structs.replace(
+            request, id=self._asks.new_id(), target=model, version=version, variant=variant, contract=contract,
+            step=Step(request.id, "shadow"), affinity="",
+        )  # fmt: skip
+
+        def submit() -> None:
+            self._asks.submit(copy, payload, lambda _: self._opinions.agreed(copy.step, copy.id))
+
+        # Once the effects of this event are carried out: the request itself goes first.
+        asyncio.get_running_loop().call_soon(submit)
+
+    def finished(self, effect: Finish, result: Tensors | None, stream: Stream | None, now: float) -> None:
+        """Keep what an answer may teach."""
+        rid, done = effect.request, effect.outcome == "done"
+        if done and result is not None:
+            self._opinions.answered(rid, result)
+        if self._memory is not None:
+            signals = self._scoring.signals(rid)
+            request = self._ring.request(rid)
+            if done and request is not None:
+                self._memory.answered(request, effect, self._ring.propensity(rid), signals)
+        if self._before.wanted(rid):
+            said: Said | None = result
+            if stream is not None and stream.kept is not None:
+                said = tuple(stream.kept)
+            self._before.answered(rid, said if done else None, effect.variant, now)
+
+    # --- what came of it -------------------------------------------------------------------------------
+
+    def feedback(self, request_id: str, opinion: Opinion, tenant: str | None = None) -> tuple[Feedback, ...]:
+        """Learn from what a caller says of an answer; see `Opinions.take`."""
+        return self._opinions.take(request_id, opinion, tenant)
+
+    def cached(self) -> dict[str, tuple[int, int]]:
+        """Return by task how many requests were answered by what was kept, and how many were not."""
+        return {task: (cache.hits, cache.misses) for task, cache in self._before.caches().items()}
+
+    @staticmethod
+    def believed(effect: Believed) -> None:
+        """Say that a variant has changed."""
+        if effect.changed:
+            log.warning(
+                "%s has changed: its quality is believed to be %.2f, no longer %.2f",
+                effect.variant, effect.quality, effect.before,
+            )  # fmt: skip
+
+    def _task_of(self, request_id: str) -> str | None:
+        job = self._state.jobs.get(request_id)
+        return job.task if job is not None else None
