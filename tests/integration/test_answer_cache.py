@@ -78,6 +78,30 @@ def test_a_contract_that_the_kept_answer_does_not_meet_is_not_met_by_it(fleet_fi
         assert answer.model == "counter"
 
 
+def test_what_a_caller_does_with_an_answer_reaches_nobody_else(fleet_file: Path) -> None:
+    with Fleet.open(fleet_file) as fleet:
+        x = np.float32([[1, 2], [3, 4]])
+        said = fleet.infer("count", x=x)["n"].tolist()
+        for _ in range(2):
+            answer = fleet.infer("count", x=x)
+            assert answer.replica == "cache"
+            assert answer["n"].tolist() == said
+            answer["n"][...] = -1
+        assert fleet.infer("count", x=x)["n"].tolist() == said
+
+
+def test_a_session_is_never_answered_from_before(fleet_file: Path) -> None:
+    plan = blueprint(fleet_file)
+    body = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [5, 6]}]}
+    with serving(plan.catalog) as served, httpx.Client(base_url=served.url) as http:
+        said = [
+            http.post("/v2/models/count/infer", json=body, headers={"semaforo-session": "talk"})
+            for _ in range(2)
+        ]
+        assert [each.status_code for each in said] == [200, 200]
+        assert said[0].json()["outputs"] != said[1].json()["outputs"]
+
+
 def test_a_chat_is_given_again_as_a_stream(fleet_file: Path) -> None:
     with Fleet.open(fleet_file) as fleet:
         first = "".join(fleet.chat("chat", "hello", temperature=0))

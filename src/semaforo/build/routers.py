@@ -35,6 +35,7 @@ def routers_of(file: FleetFile) -> dict[str, Router]:
         FleetFileError: Files are missing, damaged, or know none of the models of their task.
     """
     found: dict[str, Router] = {}
+    loaded: dict[str, Router] = {}
     problems: list[Problem] = []
     for name, task in file.settings.tasks.items():
         if task.router is None:
@@ -52,10 +53,11 @@ def routers_of(file: FleetFile) -> dict[str, Router]:
             problems.append(file.problem(("tasks", name, "router"), text))
             continue
         try:
-            router = Router.decode(data, str(path))
+            router = loaded.get(digest) or Router.decode(data, str(path))
         except ArtefactError as error:
             problems.append(file.problem(("tasks", name, "router"), str(error)))
             continue
+        loaded[digest] = router
         models = [model for model, about in file.settings.models.items() if about.task == name]
         if not any(known.partition("/")[0] in models for known in router.predictor.models):
             text = f"{path} was trained on {', '.join(router.predictor.models)}; the task has {', '.join(models)}"

@@ -76,9 +76,9 @@ class Historian:
                 known = msgspec.structs.replace(known, quality=quality)
             elif own is not None and known.quality is None:
                 known = msgspec.structs.replace(known, quality=own.quality)
+            before = self.state.believed(variant)
             self.state.history[name] = known
             if known.quality is not None:
-                before = own.quality.shown if own is not None and own.quality is not None else variant.quality
                 shown = known.quality.shown
                 out.append(Believed(name, shown, shown if before is None else before, known.quality.given))
         self._planner.forget()

@@ -114,9 +114,9 @@ class Planner:
         ruled_out: list[Considered] = []
         for variant in variants:
             book = state.variants[variant.id]
-            history = state.history.get(variant.id)
-            if history is not None and history.quality is not None:
-                variant = msgspec.structs.replace(variant, quality=history.quality.shown)
+            quality = state.believed(variant)
+            if quality is not variant.quality:
+                variant = msgspec.structs.replace(variant, quality=quality)
             profile = variant.profile
             if isinstance(profile, StreamProfile):
                 tokens = route.predicted_tokens(request, book.output_tokens)

@@ -17,7 +17,7 @@ from enum import IntEnum
 import msgspec
 
 from semaforo.catalog.state import Catalog
-from semaforo.entities import Profile, Request
+from semaforo.entities import Profile, Request, Variant
 from semaforo.policy.batch import Fit
 from semaforo.policy.budget import Account
 from semaforo.policy.pace import Pace
@@ -296,6 +296,11 @@ class State(msgspec.Struct):
     devices: dict[str, list[str]] = {}
     affinity: dict[str, str] = {}
     timers: list[tuple[float, int, int, str]] = []
+
+    def believed(self, variant: Variant) -> float | None:
+        """Return the quality (0…1) decisions use: what feedback has shown, else what was measured, else None."""
+        history = self.history.get(variant.id)
+        return variant.quality if history is None or history.quality is None else history.quality.shown
 
     def next_seq(self) -> int:
         """Return the next number in order; it breaks every tie."""

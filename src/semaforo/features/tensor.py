@@ -1,7 +1,4 @@
-"""What a tensor looks like: its size, range and spread, what is missing, and how rough it is.
-
-An array that is laid out as an image or a signal is looked at as one as well (`features.image`, `features.audio`).
-"""
+"""What a tensor looks like: its size, range and spread, what is missing, and how rough it is."""
 
 from __future__ import annotations
 

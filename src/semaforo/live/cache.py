@@ -6,6 +6,7 @@ Rules this module keeps:
 2. A kept answer counts only where the variant that gave it meets the contract: its quality, the data it may see.
 3. What is sampled is kept only where the operator says so: a chat without temperature 0 and without a seed.
 4. Of a variant that is gone or another one than it was, nothing is kept.
+5. What is kept is nobody's to change: arrays are copied when they are kept, and again when they are given.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Answers:
         key = key_of(request, payload)
         kept = cache.get(key, now)
         if kept is not None and self._meets(kept.variant, request):
-            return kept.answer, kept.variant
+            return _copied(kept.answer), kept.variant
         self._asked[request.id] = (task.name, key)
         return None
 
@@ -75,7 +76,7 @@ class Answers:
             return
         if isinstance(said, Tensors) and said.without:
             return
-        self._caches[asked[0]].put(asked[1], said, variant, _bytes(said), now)
+        self._caches[asked[0]].put(asked[1], _copied(said), variant, _bytes(said), now)
 
     def changed(self, before: Catalog, after: Catalog) -> None:
         """Drop what is out of date in another catalog."""
@@ -98,9 +99,7 @@ class Answers:
         variant = self._state.catalog.variants.get(variant_id)
         if variant is None or variant.sees < request.contract.privacy:
             return False
-        history = self._state.history.get(variant_id)
-        believed = history.quality.shown if history is not None and history.quality else variant.quality
-        return (believed or 0.0) >= request.contract.min_quality
+        return (self._state.believed(variant) or 0.0) >= request.contract.min_quality
 
 
 def cacheable(request: Request, payload: Payload, task: TaskType) -> bool:
@@ -111,7 +110,8 @@ def cacheable(request: Request, payload: Payload, task: TaskType) -> bool:
         body = payload.body
         certain = body.get("temperature") == 0 or body.get("seed") is not None
         return (certain or task.cache.sampled) and body.get("n") in (None, 1)
-    return not payload.parameters or task.cache.sampled or not payload.parameters.get("sequence_id")
+    # A session may remember: the same request is another one the next time.
+    return not request.affinity
 
 
 def key_of(request: Request, payload: Payload) -> bytes:
@@ -140,6 +140,12 @@ def _content(array: Array) -> bytes:
     return msgspec.msgpack.encode(
         [item if isinstance(item, (bytes, str)) else repr(item) for item in array.flat]
     )
+
+
+def _copied(said: Said) -> Said:
+    if not isinstance(said, Tensors):
+        return said
+    return msgspec.structs.replace(said, arrays={name: array.copy() for name, array in said.arrays.items()})
 
 
 def _bytes(said: Said) -> int:

@@ -75,7 +75,6 @@ class Opinions:
         self._answers: dict[str, dict[str, Any]] = {}
         self._order: deque[str] = deque()
         self.archive: Archive | None = None
-        self.listeners: list[Callable[[Feedback], None]] = []
 
     def answered(self, request_id: str, result: Tensors) -> None:
         """Keep a small answer, so that a label can be compared with it."""
@@ -143,8 +142,6 @@ class Opinions:
         if self.archive is not None:
             self.archive.judged(feedback.request, feedback.score, feedback.source)
         self._tell(feedback)
-        for listener in self.listeners:
-            listener(feedback)
 
     def _variant(self, request_id: str, tenant: str | None) -> str:
         found = self._ring.find(request_id)

@@ -45,7 +45,8 @@ class Scoring:
         keeps: bool = False,
     ) -> None:
         self._keeps = keeps
-        self._scorers = {task: Scorer(router.predictor) for task, router in routers.items()}
+        ready = {id(router): Scorer(router.predictor) for router in routers.values()}
+        self._scorers = {task: ready[id(router)] for task, router in routers.items()}
         self._task_of = task_of
         self._tell = tell
         self._asked: list[tuple[Score, Payload | None]] = []

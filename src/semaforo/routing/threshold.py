@@ -57,17 +57,9 @@ def for_quality(
         candidates: Thresholds that are tried, at quantiles of `wish`.
         seed: Of the order in which rows are bet on.
     """
-    steps = (
-        np.unique(np.quantile(wish, np.linspace(0.0, 1.0, candidates + 1)[1:-1]))
-        if len(wish)
-        else np.array([])
-    )
-    rising = np.concatenate([steps, [np.inf]])
     best = -np.inf
-    order = np.random.default_rng(seed).permutation(len(wish))
-    for limit in rising:
-        losses = np.where(wish < limit, gain, 0.0)
-        if p_value(losses[order], give_up, low=-1.0, high=1.0) > delta:
+    for limit in [*_quantiles(wish, candidates)[1:], np.inf]:
+        if not _holds(np.where(wish < limit, gain, 0.0), give_up, (-1.0, 1.0), delta, seed):
             break
         best = float(limit)
     return _promise(best, wish, np.where(wish < best, gain, 0.0))
@@ -90,17 +82,10 @@ def for_budget(
         most: Mean extra cost that may be spent, in the same unit.
         delta, candidates, seed: As for `for_quality`.
     """
-    steps = (
-        np.unique(np.quantile(wish, np.linspace(0.0, 1.0, candidates + 1)[:-1]))
-        if len(wish)
-        else np.array([])
-    )
     best = np.inf
-    order = np.random.default_rng(seed).permutation(len(wish))
     high = float(extra.max(initial=0.0)) or 1.0
-    for limit in steps[::-1]:
-        spent = np.where(wish >= limit, extra, 0.0)
-        if p_value(spent[order], most, low=0.0, high=high) > delta:
+    for limit in _quantiles(wish, candidates)[::-1]:
+        if not _holds(np.where(wish >= limit, extra, 0.0), most, (0.0, high), delta, seed):
             break
         best = float(limit)
     return _promise(best, wish, np.where(wish >= best, extra, 0.0))
@@ -129,6 +114,16 @@ def p_value(losses: Floats, limit: float, *, low: float, high: float) -> float:
     bets = np.minimum(np.sqrt(2.0 * np.log(n + 1.0) / (n * before)), _BOLD / (1.0 - m))
     capital = np.cumsum(np.log1p(-bets * (z - m)))
     return float(min(1.0, np.exp(-capital.max())))
+
+
+def _quantiles(wish: Floats, candidates: int) -> Floats:
+    """Return thresholds from the least wish upwards, each once."""
+    return np.unique(np.quantile(wish, np.arange(candidates) / candidates)) if len(wish) else np.array([])
+
+
+def _holds(losses: Floats, limit: float, bounds: tuple[float, float], delta: float, seed: int) -> bool:
+    shuffled = losses[np.random.default_rng(seed).permutation(len(losses))]
+    return p_value(shuffled, limit, low=bounds[0], high=bounds[1]) <= delta
 
 
 def _promise(threshold: float, wish: Floats, losses: Floats) -> Promise:
