@@ -68,3 +68,26 @@ def test_64_clients_never_spend_a_cent_too_much_and_the_last_affordable_one_is_s
             )
             assert "left of $0.51 per 3600.0 s for tenant acme" in refused.json()["error"]["message"]
             assert int(refused.headers["retry-after"]) > 3000
+
+
+def test_a_client_that_goes_away_in_the_middle_of_a_stream_has_paid_for_what_was_said(tmp_path: Path) -> None:
+    with Upstream(key="secret", word_s=0.05) as upstream:
+        (tmp_path / "fleet.yaml").write_text(FLEET.format(url=upstream.url.removesuffix("/v1")))
+        plan = blueprint(tmp_path / "fleet.yaml")
+        with serving(plan.catalog, secrets=plan.secrets) as served:
+            accounts = served.call(lambda: served.engine._dispatcher.state.accounts)
+            body = {
+                "model": "chat", "max_tokens": 100, "stream": True,
+                "messages": [{"role": "user", "content": "the train"}],
+            }  # fmt: skip
+            url, headers = f"{served.url}/v1/chat/completions", {"semaforo-tenant": "acme"}
+            with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as response:
+                said = 0
+                for line in response.iter_lines():
+                    said += '"content"' in line
+                    if said == 4:
+                        break
+            upstream.wait(lambda: not accounts["tenant:acme"].reserved)
+            # Words that were on their way when the client left are paid for, too.
+            assert accounts["tenant:acme"].spent >= 0.01 + 2.9 * 0.001
+            assert accounts["tenant:acme"].spent < 0.01 + 20 * 0.001

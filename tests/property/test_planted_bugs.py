@@ -124,9 +124,9 @@ def released_too_early(patch: Patch) -> None:
 def answered_twice(patch: Patch) -> None:
     leave = Ledger.leave
 
-    def bug(self: Ledger, rid: str, out: list[Any]) -> None:
-        leave(self, rid, out)
-        out.append(Finish(rid, "failed", code="late", message="late"))
+    def bug(self: Ledger, rid: str, *given: Any) -> None:
+        leave(self, rid, *given)
+        given[-1].append(Finish(rid, "failed", code="late", message="late"))
 
     patch.setattr(Ledger, "leave", bug)
 

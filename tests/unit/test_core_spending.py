@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from fleets import Rig, chat, decided, finish, fleet, runs, variant
-from semaforo.core.events import BatchDone, BatchFailed, Cancelled, ReplicaGone
+from semaforo.core.events import BatchDone, BatchFailed, Cancelled, FirstChunk, ReplicaGone
 from semaforo.entities import BatchProfile, Budget, Cost, Preference, StreamProfile, TaskType
 from semaforo.policy.budget import Account
 
@@ -74,9 +74,62 @@ def test_what_fails_gives_its_reservation_back_and_a_retry_holds_one() -> None:
     effects = rig.tell(BatchFailed(rig.batch("a"), "error", "oops"))
     assert runs(effects)[0][0] == "d2"
     assert rig.dispatcher.state.accounts["fleet"].reserved == pytest.approx(0.01)
-    rig.tell(Cancelled("a"))
+    rig.tell(BatchFailed(rig.batch("a"), "invalid", "not an image"))
     assert rig.dispatcher.state.accounts["fleet"] == Account(rig.dispatcher.state.accounts["fleet"].since)
     assert runs(rig.ask("b"))
+
+
+def test_work_that_goes_on_after_its_request_has_ended_is_paid_when_it_ends() -> None:
+    rig = rig_of_two(0.02)
+    account = rig.dispatcher.state.accounts
+    rig.ask("late", deadline_s=0.02)
+    rig.tick(1.0)
+    rig.ask("left")
+    rig.tell(Cancelled("left"))
+    assert account["fleet"] == Account(account["fleet"].since, 0.0, pytest.approx(0.02))
+    assert finish(rig.ask("next")).code == "budget"
+    late, left = sorted(rig.dispatcher.state.batches)
+    rig.tell(BatchDone(late, 1.0))
+    rig.tell(BatchFailed(left, "cancelled"))
+    assert account["fleet"] == Account(account["fleet"].since, pytest.approx(0.02), 0.0)
+
+
+def test_a_stream_that_is_broken_off_is_paid_for_what_it_has_said() -> None:
+    speaker = chat("m", profile=StreamProfile(slots=4), cost=Cost(input_token=1e-5, output_token=1e-4))
+    rig = Rig(fleet(speaker, budgets={"task:c": Budget(1.0, 60.0)}))
+    rig.ready("r", speaker.id, slots=4)
+    for rid, kind in (("gone", "cancelled"), ("torn", "upstream")):
+        rig.ask(rid, "c", stream=True, max_tokens=100, prompt_tokens=10)
+        number = rig.batch(rid)
+        rig.tell(FirstChunk(number), 0.001)
+        if rid == "gone":
+            rig.tell(Cancelled(rid))
+        effects = rig.tell(BatchFailed(number, kind, "closed", output_tokens=30))
+        if rid == "torn":
+            assert finish(effects).cost == pytest.approx(0.0031)
+    account = rig.dispatcher.state.accounts["task:c"]
+    assert (account.spent, account.reserved) == (pytest.approx(2 * 0.0031), 0.0)
+
+
+def test_the_loser_of_a_hedge_is_paid_when_it_ends() -> None:
+    catalog = fleet(
+        variant("dear", quality=0.9, cost=Cost(request=0.01), profile=BatchProfile(0.01, 0.001), max_rows=1),
+        variant("free", quality=0.9, max_rows=1),
+        tasks=[TaskType("t", prefer=Preference("quality"), hedge=2.0)],
+        budgets={"fleet": Budget(1.0, 600.0)},
+    )
+    rig = Rig(catalog)
+    rig.ready("d", DEAR)
+    rig.ask("a")
+    number = rig.batch("a")
+    rig.ready("f", FREE)
+    rig.tick(1.0)
+    (hedge,) = set(rig.dispatcher.state.batches) - {number}
+    assert finish(rig.tell(BatchDone(hedge, 0.01))).variant == FREE
+    assert rig.dispatcher.state.accounts["fleet"].reserved == pytest.approx(0.01)
+    rig.tell(BatchDone(number, 0.01))
+    account = rig.dispatcher.state.accounts["fleet"]
+    assert (account.spent, account.reserved) == (pytest.approx(0.01), 0.0)
 
 
 def test_what_waits_has_reserved() -> None:
@@ -107,6 +160,13 @@ def test_on_bad_days_no_limit_is_passed_and_nothing_stays_reserved(seed: int) ->
     if rng.random() < 0.5:
         rig.ready("f", FREE, slots=1)
     sent: list[str] = []
+    owed = 0.0
+
+    def done(number: int, after: float) -> None:
+        nonlocal owed
+        owed += 0.01 * (rig.dispatcher.state.batches[number].variant == DEAR)
+        rig.tell(BatchDone(number, 0.01), after)
+
     for n in range(150):
         kind = rng.random()
         after = rng.choice([0.0, 0.001, 0.5])
@@ -117,7 +177,7 @@ def test_on_bad_days_no_limit_is_passed_and_nothing_stays_reserved(seed: int) ->
             rig.ask(rid, after=after, tenant=rng.choice("xy"), deadline_s=deadline)
             sent.append(rid)
         elif kind < 0.75:
-            rig.tell(BatchDone(rng.choice(running), 0.01), after)
+            done(rng.choice(running), after)
         elif kind < 0.85:
             rig.tell(BatchFailed(rng.choice(running), rng.choice(["error", "crash", "invalid"]), "x"), after)
         elif kind < 0.95:
@@ -129,7 +189,9 @@ def test_on_bad_days_no_limit_is_passed_and_nothing_stays_reserved(seed: int) ->
             assert account.spent + account.reserved <= 0.1 + 1e-9
             assert account.reserved >= 0.0
     while running := list(rig.dispatcher.state.batches):
-        rig.tell(BatchDone(running[0], 0.01), 0.01)
+        done(running[0], 0.01)
     for rid in sent:
         rig.tell(Cancelled(rid))
+    assert rig.now < 60.0
+    assert sum(a.spent for a in rig.dispatcher.state.accounts.values()) == pytest.approx(owed)
     assert all(account.reserved == 0.0 for account in rig.dispatcher.state.accounts.values())

@@ -102,12 +102,14 @@ class BatchFailed(msgspec.Struct, frozen=True, tag="failed"):
             fault; ``cancelled`` it was stopped on request; ``upstream`` a remote service failed.
         message: For the caller.
         retry_after_s: Seconds the replica asks to be left alone; 0 = not said.
+        output_tokens: What a stream had said until then.
     """
 
     batch: int
     kind: Literal["error", "crash", "invalid", "cancelled", "upstream"]
     message: str = ""
     retry_after_s: float = 0.0
+    output_tokens: int = 0
 
 
 class Busy(msgspec.Struct, frozen=True, tag="busy"):

@@ -15,8 +15,9 @@ from heapq import heapify, heappush
 
 from semaforo.core import queue as queues
 from semaforo.core.effects import Cancel, DispatcherEffect, Finish, Outcome, Release
+from semaforo.core.events import BatchDone, BatchFailed, Busy
 from semaforo.core.spending import Spending
-from semaforo.core.state import Batch, Job, Lane, Phase, State, TaskQueue, Timer, new_queue
+from semaforo.core.state import Batch, Job, Lane, Orphan, Phase, State, TaskQueue, Timer, new_queue
 
 MAX_WAIT_S = 60.0
 RETRY_BURST = 100.0
@@ -109,8 +110,6 @@ class Ledger:
         state = self.state
         rid = job.request.id
         del state.jobs[rid]
-        if job.accounts:
-            self.spending.settle(job, cost, now)
         step = job.request.step
         if step is not None:
             siblings = state.children.get(step.parent)
@@ -125,28 +124,44 @@ class Ledger:
             )
         )  # fmt: skip
         attempts = (job.batch != 0) + (job.hedge != 0)
+        if job.accounts:
+            (self.spending.part if attempts else self.spending.settle)(job, cost, now)
         if attempts:
-            state.orphans[rid] = attempts
+            state.orphans[rid] = Orphan(
+                attempts, job.rows, job.request.prompt_tokens, job.reserved, job.accounts
+            )
             for number in (job.batch, job.hedge):
                 if number:
                     self._cancel_if_unwanted(number, out)
         else:
             out.append(Release(rid))
 
-    def expire(self, job: Job, now: float, out: list[DispatcherEffect]) -> None:
-        """Answer a job whose deadline passed while it ran, or in the very moment its result came."""
+    def expire(self, job: Job, now: float, out: list[DispatcherEffect], cost: float = 0.0) -> None:
+        """Answer a job whose deadline passed while it ran, or in the very moment its result came, at a cost."""
         asked = (job.deadline - job.arrived) * 1e3
         text = f"the deadline of {asked:.3g} ms passed before an answer was ready"
-        self.finish(job, "expired", now, out, code="expired", message=text)
+        self.finish(job, "expired", now, out, code="expired", message=text, cost=cost)
 
-    def leave(self, rid: str, out: list[DispatcherEffect]) -> None:
-        """Account that one batch of an orphan has ended."""
-        orphans = self.state.orphans
-        left = orphans.get(rid, 0) - 1
-        if left > 0:
-            orphans[rid] = left
-        elif left == 0:
-            del orphans[rid]
+    def leave(
+        self,
+        rid: str,
+        batch: Batch,
+        event: BatchDone | BatchFailed | Busy,
+        now: float,
+        out: list[DispatcherEffect],
+    ) -> None:
+        """Account that one batch of an orphan has ended, and pay for it."""
+        orphan = self.state.orphans.get(rid)
+        if orphan is None:
+            return
+        orphan.batches -= 1
+        if orphan.accounts:
+            # The steps of a graph have paid for themselves.
+            graph = isinstance(event, BatchDone) and event.cost is not None
+            cost = 0.0 if graph else self.spending.cost(event, batch, orphan.rows, orphan.prompt_tokens)
+            (self.spending.part if orphan.batches else self.spending.settle)(orphan, cost, now)
+        if not orphan.batches:
+            del self.state.orphans[rid]
             out.append(Release(rid))
 
     def _cancel_if_unwanted(self, number: int, out: list[DispatcherEffect]) -> None:

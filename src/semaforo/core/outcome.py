@@ -63,27 +63,16 @@ class Outcomes:
         jobs = state.jobs
         answers: list[DispatcherEffect] = []
         failed = {why[0]: why for why in event.failed} if event.failed else None
-        share = event.service_s / batch.rows
-        variant = state.catalog.variants.get(batch.variant)
+        spending = self._ledger.spending
         for rid in batch.members:
             job = jobs.get(rid)
             if job is None:
-                self._ledger.leave(rid, answers)
+                self._ledger.leave(rid, batch, event, now, answers)
                 continue
-            cost = 0.0
+            cost = spending.cost(event, batch, job.rows, job.request.prompt_tokens)
             if event.cost is not None:
-                cost = float(event.cost)
                 # Its steps have paid for themselves.
-                self._ledger.spending.settle(job, 0.0, now)
-            elif variant is not None:
-                price = variant.cost
-                cost = price.second * share * job.rows
-                if event.output_tokens or price.metered:
-                    cost += (
-                        price.request
-                        + price.input_token * (event.prompt_tokens or job.request.prompt_tokens)
-                        + price.output_token * event.output_tokens
-                    )
+                spending.settle(job, 0.0, now)
             if job.hedge:
                 self._ledger.unlink(job, number)
             else:
@@ -104,7 +93,7 @@ class Outcomes:
                 )
             elif now > job.deadline and not job.started:
                 # A driver's timers are coarser than a short deadline: late is late all the same.
-                self._ledger.expire(job, now, answers)
+                self._ledger.expire(job, now, answers, cost)
             else:
                 self._historian.served(batch.variant, job, cost, now)
                 self._ledger.finish(
@@ -215,20 +204,25 @@ class Outcomes:
         for rid in batch.members:
             job = self.state.jobs.get(rid)
             if job is None:  # 1
-                self._ledger.leave(rid, out)
+                self._ledger.leave(rid, batch, event, now, out)
                 continue
             self._ledger.unlink(job, number)
+            spending = self._ledger.spending
+            cost = spending.cost(event, batch, job.rows, job.request.prompt_tokens)
             if job.batch:
+                spending.part(job, cost, now)
                 continue
             text = event.message or f"replica {batch.replica} failed"
             if event.kind == "invalid" and len(batch.members) == 1:  # 2
                 self._fail(job, batch, "invalid_request", text, now, out)
             elif len(batch.members) > 1 and (job.request.idempotent or event.kind == "invalid"):  # 3
                 job.solo = True
+                spending.part(job, cost, now)
                 again.append(job)
             elif job.started or (not job.request.idempotent and event.kind in ("crash", "upstream")):  # 4
-                self._fail(job, batch, "model_failed", text, now, out)
+                self._fail(job, batch, "model_failed", text, now, out, cost=cost)
             elif self._may_retry(job, now):  # 5
+                spending.part(job, cost, now)
                 again.append(job)
             else:  # 6
                 self._fail(job, batch, "model_failed", text, now, out, event.retry_after_s)
@@ -262,11 +256,11 @@ class Outcomes:
 
     def _fail(
         self, job: Job, batch: Batch, code: str, text: str, now: float, out: list[DispatcherEffect],
-        retry_after_s: float = 0.0,
+        retry_after_s: float = 0.0, cost: float = 0.0,
     ) -> None:  # fmt: skip
         self._ledger.finish(
             job, "failed", now, out, variant=batch.variant, replica=batch.replica, code=code, message=text,
-            retry_after_s=float(retry_after_s),
+            retry_after_s=float(retry_after_s), cost=cost,
         )  # fmt: skip
 
     def busy(self, event: Busy, now: float, out: list[DispatcherEffect]) -> None:
@@ -281,7 +275,7 @@ class Outcomes:
         for rid in batch.members:
             job = self.state.jobs.get(rid)
             if job is None:
-                self._ledger.leave(rid, out)
+                self._ledger.leave(rid, batch, event, now, out)
                 continue
             self._ledger.unlink(job, number)
             if not job.batch:

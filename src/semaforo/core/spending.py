@@ -6,14 +6,17 @@ Rules this module keeps:
 2. The steps of a graph pay, each for itself; the graph pays nothing on top.
 3. A variant that costs more, at most, than is left of any budget of the request is ruled out for it, so that the
    request falls back to a cheaper one, local or remote alike.
+4. Work that goes on after the answer (a late one, a cancelled one, the loser of a hedge) is paid when it ends, and
+   what it may cost stays reserved until then. A stream that is broken off is paid for what it has said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from semaforo.core.events import BatchDone, BatchFailed, Busy
 from semaforo.core.plan import Choice
-from semaforo.core.state import Job, State
+from semaforo.core.state import Batch, Job, Orphan, State
 from semaforo.entities import Budget
 from semaforo.entities.units import show_dollars, show_duration
 from semaforo.policy.budget import SLACK, Account
@@ -21,6 +24,7 @@ from semaforo.policy.budget import SLACK, Account
 _SURE = 4.0
 _MOST_ACCOUNTS = 10_000
 EACH_TENANT = "tenant:*"
+_TENANT = "tenant:"
 
 
 class Spending:
@@ -82,16 +86,59 @@ class Spending:
             keys.append(key)
         job.reserved, job.accounts = most, tuple(keys)
 
-    def settle(self, job: Job, cost: float, now: float) -> None:
-        """Give back what a job has reserved, and pay what it has cost."""
-        if not job.accounts:
+    def cost(
+        self, event: BatchDone | BatchFailed | Busy, batch: Batch, rows: int, prompt_tokens: int
+    ) -> float:
+        """Return the US dollars of a member of a batch that has ended, with its rows and its estimated prompt.
+
+        What failed costs nothing, but for a stream that had begun, and for what was stopped: who charges for each
+        use has it in his books by then.
+        """
+        variant = self.state.catalog.variants.get(batch.variant)
+        if variant is None or isinstance(event, Busy):
+            return 0.0
+        price = variant.cost
+        if isinstance(event, BatchFailed):
+            if not price.metered or not (batch.first_at or event.kind == "cancelled"):
+                return 0.0
+            tokens = prompt_tokens
+            cost = 0.0
+        else:
+            if event.cost is not None:
+                return float(event.cost)
+            tokens = event.prompt_tokens or prompt_tokens
+            cost = price.second * (event.service_s / batch.rows) * rows
+            if not event.output_tokens and not price.metered:
+                return cost
+        return cost + price.request + price.input_token * tokens + price.output_token * event.output_tokens
+
+    def settle(self, held: Job | Orphan, cost: float, now: float) -> None:
+        """Pay what work has cost, and give back what is still reserved for it."""
+        keys = held.accounts
+        if keys:
+            self._release(held)
+            self._pay(keys, cost, now)
+
+    def part(self, held: Job | Orphan, cost: float, now: float) -> None:
+        """Pay for a part of the work, and hold what is left for the rest."""
+        keys, left = held.accounts, max(0.0, held.reserved - cost)
+        if keys:
+            self._release(held)
+            self._pay(keys, cost, now)
+            for key in keys:
+                account = self.state.accounts.get(key)
+                if account is not None:
+                    account.reserved += left
+            held.reserved, held.accounts = left, keys
+
+    def _pay(self, keys: tuple[str, ...], cost: float, now: float) -> None:
+        if not cost:
             return
-        keys = job.accounts
-        self._release(job)
-        if cost:
-            for key, budget in self._budgets(job):
-                if key in keys:
-                    self._account(key, budget, now).spent += cost
+        budgets = self.state.catalog.budgets
+        for key in keys:
+            budget = budgets.get(key) or (budgets.get(EACH_TENANT) if key.startswith(_TENANT) else None)
+            if budget is not None:
+                self._account(key, budget, now).spent += cost
 
     def remember(self, accounts: Mapping[str, tuple[float, float]], now: float) -> None:
         """Take up what was spent before a restart: dollars, and the age of the window in seconds."""
@@ -100,18 +147,18 @@ class Spending:
             own.since = min(own.since, now - float(age_s))
             own.spent += float(spent)
 
-    def _release(self, job: Job) -> None:
+    def _release(self, held: Job | Orphan) -> None:
         accounts = self.state.accounts
-        for key in job.accounts:
+        for key in held.accounts:
             account = accounts.get(key)
             if account is not None:
-                left = account.reserved - job.reserved
+                left = account.reserved - held.reserved
                 account.reserved = left if left > SLACK else 0.0
-        job.reserved, job.accounts = 0.0, ()
+        held.reserved, held.accounts = 0.0, ()
 
     def _budgets(self, job: Job) -> list[tuple[str, Budget]]:
         budgets = self.state.catalog.budgets
-        tenant = f"tenant:{job.request.contract.tenant}"
+        tenant = f"{_TENANT}{job.request.contract.tenant}"
         found = [(key, budgets[key]) for key in ("fleet", f"task:{job.task}", tenant) if key in budgets]
         if tenant not in budgets and EACH_TENANT in budgets:
             found.append((tenant, budgets[EACH_TENANT]))

@@ -96,6 +96,22 @@ class Job(msgspec.Struct):
     accounts: tuple[str, ...] = ()
 
 
+class Orphan(msgspec.Struct):
+    """A request that has its answer while batches still run it; what they cost is paid when they end.
+
+    Attributes:
+        batches: How many still run.
+        rows, prompt_tokens: Of the request.
+        reserved: US dollars it still holds in each of its `accounts`.
+    """
+
+    batches: int
+    rows: int
+    prompt_tokens: int
+    reserved: float = 0.0
+    accounts: tuple[str, ...] = ()
+
+
 class Lane(msgspec.Struct):
     """Requests that the same variants may serve, and that may share a batch."""
 
@@ -283,7 +299,7 @@ class State(msgspec.Struct):
     measured: dict[str, Profile] = {}
     jobs: dict[str, Job] = {}
     children: dict[str, list[str]] = {}
-    orphans: dict[str, int] = {}
+    orphans: dict[str, Orphan] = {}
     lanes: dict[int, Lane] = {}
     queues: dict[str, TaskQueue] = {}
     variants: dict[str, VariantBook] = {}

@@ -12,6 +12,8 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from semaforo.core.events import (
     BatchDone,
     BatchFailed,
@@ -109,7 +111,10 @@ class Inbox:
 
     def batch_failed(self, event: BatchFailed) -> None:
         """See `Sink`."""
+        progress = self._progress.get(event.batch)
         self._forget(event.batch)
+        if progress is not None:
+            event = msgspec.structs.replace(event, output_tokens=progress[1])
         self._tell(event)
 
     def busy(self, batch: int, retry_after_s: float) -> None:
