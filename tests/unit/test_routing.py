@@ -243,3 +243,18 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path, text: str, message: 
             (tmp_path / name).write_bytes(content)
         with pytest.raises(InvalidRequest):
             read_table(tmp_path / name)
+
+
+def test_a_router_is_judged_by_requests_that_it_was_not_trained_on(router: Router) -> None:
+    seen, other = sums(100), sums(40, seed=9)
+    table = Table(
+        seen.models, seen.tasks + other.tasks, seen.prompts + other.prompts,
+        np.vstack([seen.scores, other.scores]), np.vstack([seen.costs, other.costs]),
+    )  # fmt: skip
+    marked = Router.decode(Router(router.predictor, 100, seen=seen.marks()).encode())
+    assert marked.unseen(table).prompts == other.prompts
+    assert marked.unseen(other) is other
+    with pytest.raises(InvalidRequest, match="all but 0 of the 100 requests were in its training"):
+        marked.unseen(seen)
+    bare = Table(("a", "b"), ("t", "t"), ("", ""), np.array([[1.0, 0.0], [0.0, 0.0]]), np.zeros((2, 2)))
+    assert len(set(bare.marks().tolist())) == 2

@@ -55,7 +55,8 @@ def run_train(asked: Training) -> None:
     figures = _figures(table, predicted)
     with console.status("training on all of them"):
         predictor = train(table, seed=asked.seed)
-    router = Router(predictor, len(table), datetime.now(UTC).isoformat(timespec="seconds"), figures)
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    router = Router(predictor, len(table), made, figures, seen=table.marks())
     try:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_bytes(router.encode())
@@ -94,7 +95,8 @@ def run_evaluate(path: Path, file: Path, keep: float, cascade: str, as_json: boo
     needs_sklearn()
     from semaforo.jobs.learn.evaluate import choose, judged, mean_costs, predict
 
-    router, table = _router(file), _table(path, cascade)
+    router = _router(file)
+    table = _unseen(router, _table(path, cascade))
     out = Console(highlight=False)
     if np.isnan(table.scores).any():
         found = judged(table, router.predictor, keep=keep)
@@ -140,7 +142,12 @@ def run_frontier(path: Path, file: Path | None, png: Path | None, as_json: bool)
     from semaforo.jobs.learn.evaluate import frontier, predict
 
     table = _table(path, "")
-    predicted = predict(_router(file).predictor, table)[0] if file is not None else out_of_fold(table)[0]
+    if file is not None:
+        router = _router(file)
+        table = _unseen(router, table)
+        predicted = predict(router.predictor, table)[0]
+    else:
+        predicted = out_of_fold(table)[0]
     points = frontier(table, predicted)
     if png is not None:
         from semaforo.jobs.learn.report import frontier_picture
@@ -241,6 +248,15 @@ def _said(figures: dict[str, float]) -> list[str]:
 def _table(path: Path, cascade: str) -> Table:
     table = read_table(path)
     return cascade_table(table, cascade) if cascade else table
+
+
+def _unseen(router: Router, table: Table) -> Table:
+    new = router.unseen(table)
+    if len(new) < len(table):
+        left = len(table) - len(new)
+        text = f"{left:,} of {len(table):,} requests were in its training: they are left out"
+        Console(stderr=True, highlight=False).print(text)
+    return new
 
 
 def _router(path: Path) -> Router:

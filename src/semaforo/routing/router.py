@@ -5,12 +5,17 @@ from __future__ import annotations
 from hashlib import sha256
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from semaforo.errors import ArtefactError
+from semaforo.errors import ArtefactError, InvalidRequest
 from semaforo.routing.artefact import pack, unpack
 from semaforo.routing.predictor import Predictor
+from semaforo.routing.table import Table
 
 FORMAT = 1
+LEAST_ROWS = 30
+"""Requests that a router is judged by, at least."""
 KIND = "router"
 
 
@@ -23,6 +28,7 @@ class Router(msgspec.Struct, frozen=True):
         made: When, as ISO 8601; "" = not said.
         figures: Out-of-fold figures by name, for people.
         format: Version of the format.
+        seen: Marks (`Table.marks`) of the requests that it was trained on.
     """
 
     predictor: Predictor
@@ -30,11 +36,28 @@ class Router(msgspec.Struct, frozen=True):
     made: str = ""
     figures: dict[str, float] = {}
     format: int = FORMAT
+    seen: NDArray[np.int32] = msgspec.field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks that it was trained on."""
         return tuple(self.predictor.tasks)
+
+    def unseen(self, table: Table) -> Table:
+        """Return the requests of a table that it was not trained on.
+
+        Raises:
+            InvalidRequest: Too few are left to judge it by.
+        """
+        new = np.flatnonzero(~np.isin(table.marks(), self.seen))
+        if len(new) == len(table):
+            return table
+        if len(new) < LEAST_ROWS:
+            raise InvalidRequest(
+                f"all but {len(new)} of the {len(table):,} requests were in its training, on which it looks better "
+                "than it is: judge it by others. `semaforo router explain` shows how it did out of fold"
+            )
+        return table.rows(new)
 
     def encode(self) -> bytes:
         """Return the artefact."""
