@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.report import Report, arguments, chosen
-from benchmarks.routing import auto, bandits, cascades, decisions, own, predict
+from benchmarks.routing import auto, bandits, cascades, data, decisions, own, predict
 
 MEASURES = (
     predict.measure_mmlu,
@@ -34,6 +34,8 @@ def main() -> None:
     else:
         for measure in MEASURES:
             measure(report, asked.quick)
+        if data.folder() is not None:
+            report.notes.append(data.LABELS)
     report.finish()
 
 
