@@ -11,13 +11,13 @@ import numpy as np
 from benchmarks.report import ROOT
 from semaforo.routing.table import Table
 
-
 LABELS = (
-    "labels: RouteLLM's tables hold correctness by exact match, as its authors published it, of Mixtral-8x7B-Instruct "
-    "(weak) and GPT-4-1106 (strong), without the rows they mark as contaminated. RouteLLM's own best routers have an "
-    "APGR of .603 on MMLU and .622 on GSM8K (prompt only), but were trained on other data (Chatbot Arena, judges' "
-    "labels), ours on other rows of the same table: they knew less. LLMRouter's scores are taken as they stand, some "
-    "of them artefacts of how answers were parsed"
+    "labels: RouteLLM's tables hold correctness by exact match, as its authors published it, of "
+    "Mixtral-8x7B-Instruct (weak) and GPT-4-1106 (strong), without the rows they mark as contaminated. "
+    "RouteLLM's own best routers have an APGR of .603 on MMLU and .622 on GSM8K (prompt only), but were "
+    "trained on other data (Chatbot Arena, judges' labels), ours on other rows of the same table: they "
+    "knew less. LLMRouter's scores are taken as they stand, some of them artefacts of how answers were "
+    "parsed"
 )
 
 
