@@ -77,12 +77,13 @@ class AsyncClient:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         parameters: Mapping[str, Any] | None = None,
         idempotency_key: str = "",
         **named: Any,
     ) -> FleetAnswer:
         """See `AnyAsyncFleet.infer`; with an `idempotency_key` it is sent again where the connection breaks."""
-        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         return await self._run(
             self._calls.infer(
                 target,
@@ -109,6 +110,7 @@ class AsyncClient:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         parameters: Mapping[str, Any] | None = None,
         idempotency_key: str = "",
         **named: Any,
@@ -118,7 +120,7 @@ class AsyncClient:
         Raises:
             SemaforoError: It was not taken; or the server keeps no queue.
         """
-        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         ticket = await self._run(
             self._calls.submit(
                 target,
@@ -165,10 +167,11 @@ class AsyncClient:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         **fields: Any,
     ) -> AsyncChat:
         """See `AnyAsyncFleet.chat`."""
-        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         ask = self._calls.chat(target, messages, contract, fields)
         with self._connection.errors(ask):
             response = await self._send(ask, stream=True)

@@ -145,11 +145,12 @@ class AsyncFleet:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         parameters: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> FleetAnswer:
         """See `AnyFleet.infer`."""
-        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         request, tensors, single = self._request(
             target, version, variant, contract, {**(inputs or {}), **named}
         )
@@ -194,6 +195,7 @@ class AsyncFleet:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         **fields: Any,
     ) -> AsyncChat:
         """See `AnyFleet.chat`."""
@@ -205,7 +207,7 @@ class AsyncFleet:
             raise InvalidRequest(f"'{target}' takes tensors: ask it by infer")
         said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         call = parse_chat({**fields, "model": target, "messages": said})
-        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         request = Request(
             engine.new_id(),
             target,

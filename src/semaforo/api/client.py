@@ -70,12 +70,13 @@ class Client:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         parameters: Mapping[str, Any] | None = None,
         idempotency_key: str = "",
         **named: Any,
     ) -> FleetAnswer:
         """See `AnyFleet.infer`; with an `idempotency_key` it is sent again where the connection breaks."""
-        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         return self._run(
             self._calls.infer(
                 target,
@@ -102,6 +103,7 @@ class Client:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         parameters: Mapping[str, Any] | None = None,
         idempotency_key: str = "",
         **named: Any,
@@ -111,7 +113,7 @@ class Client:
         Raises:
             SemaforoError: It was not taken; or the server keeps no queue.
         """
-        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         ticket = self._run(
             self._calls.submit(
                 target,
@@ -158,10 +160,11 @@ class Client:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         **fields: Any,
     ) -> ChatStream:
         """See `AnyFleet.chat`."""
-        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant)
+        contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         ask = self._calls.chat(target, messages, contract, fields)
         with self._connection.errors(ask):
             response = self._send(ask, stream=True)

@@ -14,8 +14,9 @@ def contract_of(
     priority: str,
     privacy: str,
     tenant: str,
+    cache: bool = True,
 ) -> Contract:
-    """Return the contract; `deadline` is ``"20ms"`` or seconds.
+    """Return the contract; `deadline` is ``"20ms"`` or seconds, `cache` whether a kept answer will do.
 
     Raises:
         InvalidRequest: A value is not allowed.
@@ -34,6 +35,7 @@ def contract_of(
         max_cost=max_cost,
         privacy=Privacy[_word("privacy", privacy, Privacy)],
         tenant=tenant,
+        fresh=not cache,
     )
 
 

@@ -106,6 +106,7 @@ class Fleet:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         parameters: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> FleetAnswer:
@@ -122,6 +123,7 @@ class Fleet:
                 priority=priority,
                 privacy=privacy,
                 tenant=tenant,
+                cache=cache,
                 parameters=parameters,
                 **named,
             )
@@ -172,6 +174,7 @@ class Fleet:
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         **fields: Any,
     ) -> ChatStream:
         """See `AnyFleet.chat`."""
@@ -185,6 +188,7 @@ class Fleet:
                 priority=priority,
                 privacy=privacy,
                 tenant=tenant,
+                cache=cache,
                 **fields,
             )
         )

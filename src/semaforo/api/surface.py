@@ -33,6 +33,7 @@ class AnyFleet(Protocol):
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         parameters: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> FleetAnswer:
@@ -48,6 +49,7 @@ class AnyFleet(Protocol):
             priority: ``critical``, ``high``, ``normal`` or ``low``.
             privacy: Class of the data: ``public``, ``internal`` or ``site``.
             tenant: On whose behalf.
+            cache: Whether an answer that was kept will do, and this one may be kept.
             parameters: What the model may read beside its inputs.
             **named: Inputs by name.
 
@@ -87,6 +89,7 @@ class AnyFleet(Protocol):
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         **fields: Any,
     ) -> ChatStream:
         """Begin a chat and return its answer as a stream of text.
@@ -94,7 +97,7 @@ class AnyFleet(Protocol):
         Args:
             target: A task, a model or an alias.
             messages: What the user says, or messages as OpenAI's protocol has them.
-            deadline, min_quality, max_cost, priority, privacy, tenant: As in `infer`.
+            deadline, min_quality, max_cost, priority, privacy, tenant, cache: As in `infer`.
             **fields: Further fields of OpenAI's protocol, such as `temperature` and `max_tokens`.
 
         Raises:
@@ -178,6 +181,7 @@ class AnyAsyncFleet(Protocol):
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         parameters: Mapping[str, Any] | None = None,
         **named: Any,
     ) -> FleetAnswer:
@@ -215,6 +219,7 @@ class AnyAsyncFleet(Protocol):
         priority: str = "normal",
         privacy: str = "public",
         tenant: str = "",
+        cache: bool = True,
         **fields: Any,
     ) -> AsyncChat:
         """See `AnyFleet.chat`."""

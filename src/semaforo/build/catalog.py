@@ -20,7 +20,7 @@ from semaforo.build.graphs import graph_of, graph_problems, imported
 from semaforo.build.routers import routers_of, task_model_of
 from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, ModelSettings, Problem, TaskSettings, VariantSettings, load_fleet
-from semaforo.config.settings import BudgetsSettings, PreferSettings
+from semaforo.config.settings import BudgetsSettings, CacheSettings, PreferSettings
 from semaforo.config.tensors import from_upstreams, tensors_of
 from semaforo.entities import (
     BatchProfile,
@@ -31,6 +31,7 @@ from semaforo.entities import (
     Preference,
     Privacy,
     ReplicaSpec,
+    Semantics,
     StreamProfile,
     TaskType,
     TensorSpec,
@@ -171,9 +172,19 @@ def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskTyp
         max_queue_rows=task.max_queue,
         hedge=task.hedge,
         score_s=task.router.wait if task.router is not None else 0.0,
-        cache=Caching(task.cache.size if task.cache.exact else 0, task.cache.keep, task.cache.sampled),
+        cache=_caching(task.cache),
         explore=Exploration(task.explore.share, task.explore.max_loss, task.explore.shadow),
     )
+
+
+def _caching(stated: CacheSettings) -> Caching:
+    found = stated.semantic
+    semantic = None
+    if found is not None:
+        semantic = Semantics(
+            found.embedding, found.input, found.wait, found.most_wrong, found.check, found.judge
+        )
+    return Caching(stated.size if stated.exact else 0, stated.keep, stated.sampled, semantic)
 
 
 def _budgets(stated: BudgetsSettings) -> dict[str, Budget]:

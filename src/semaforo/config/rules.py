@@ -10,6 +10,7 @@ The rules, in the order they are checked:
 5. Budgets are of tasks that exist. Devices exist; classes of data leave no gap; labels count the classes.
 6. Webhooks are urls, and signed.
 7. A step of a graph does one thing, and has the keys of that.
+8. What compares requests by what they mean has an embedding to do it by, and texts to compare.
 """
 
 from __future__ import annotations
@@ -81,6 +82,50 @@ def _task(
     if 0 < task.hedge < 1:
         say((*here, "hedge"), f"{task.hedge:g} would run a second copy of all work: take 0, or more than 1")
     _prefer((*here, "prefer"), task.prefer, given, say)
+    _semantic((*here, "cache", "semantic"), task, fleet, say)
+
+
+def _semantic(here: tuple[str, ...], task: TaskSettings, fleet: FleetSettings, say: Say) -> None:  # rule 8
+    semantic = task.cache.semantic
+    if semantic is None:
+        return
+    if not task.cache.exact:
+        say(here, "goes with `exact: true`: what is kept is found by its very words first")
+    _serves(fleet, (*here, "embedding"), semantic.embedding, "embedding", say)
+    if semantic.judge:
+        _serves(fleet, (*here, "judge"), semantic.judge, "chat", say)
+    if task.kind == "chat":
+        if semantic.input:
+            say(
+                (*here, "input"),
+                "means nothing for a chat, whose user's last words are compared: leave it out",
+            )
+        return
+    if semantic.judge:
+        say((*here, "judge"), "judges chats; tensors are compared as they are: leave it out")
+    if task.kind in ("embedding", "transcription"):
+        say(here, f"the answer of a task of kind {task.kind} is never another request's: leave it out")
+        return
+    texts = [spec.name for spec in tensors_of(task)[0] if spec.dtype == "BYTES"]
+    if semantic.input and semantic.input not in texts:
+        say(
+            (*here, "input"),
+            f"no input of texts is named '{semantic.input}'.{nearest(semantic.input, texts)}",
+        )
+    elif not semantic.input and len(texts) != 1:
+        has = f"has {', '.join(texts)}: name one by `input`" if texts else "takes no texts to compare"
+        say(here, f"this task {has}")
+
+
+def _serves(fleet: FleetSettings, here: tuple[str, ...], name: str, kind: str, say: Say) -> None:
+    """Say where a name is none of what does a kind of work."""
+    target = fleet.aliases.get(name, name)
+    served = fleet.models[target].task if target in fleet.models else target
+    task = fleet.tasks.get(served)
+    if task is None:
+        say(here, f"no model or task is named '{name}'.{nearest(name, [*fleet.tasks, *fleet.models])}")
+    elif task.kind != kind:
+        say(here, f"'{name}' is of kind {task.kind}: name a task or model of kind {kind}")
 
 
 def _labels(here: tuple[str, ...], shape: tuple[int, ...], labels: tuple[str, ...], say: Say) -> None:

@@ -68,12 +68,37 @@ class RouterSettings(_Settings, frozen=True, kw_only=True):
     wait: Annotated[float, Key("How long a request waits for it at most.", forms.DURATION)] = 0.02
 
 
+class SemanticSettings(_Settings, frozen=True, kw_only=True):
+    """Answers that are given to requests which mean the same, once it is known how alike is alike enough.
+
+    What is alike is found by an embedding; until pairs of requests have shown from which likeness on answers may be
+    given, none is.
+    """
+
+    SHORT: ClassVar[str] = "embedding"
+
+    embedding: Annotated[str, Key("Task, model or alias of kind `embedding` that says what a text means.")]
+    input: Annotated[str, Key("Input whose text is compared, where a task of tensors has several.")] = ""
+    wait: Annotated[float, Key("How long a request waits for its embedding at most.", forms.DURATION)] = 0.05
+    most_wrong: Annotated[float, Key(
+        "Quality that such answers may lose on average; it is kept with a confidence of 0.9.", forms.SHARE,
+    )] = 0.02  # fmt: skip
+    check: Annotated[float, Key(
+        "Share of what could be answered so that is answered anew, to compare.", forms.SHARE,
+    )] = 0.05  # fmt: skip
+    judge: Annotated[str, Key(
+        "Task, model or alias of kind `chat` that says whether the answer to a chat would have done, where two "
+        "do not say the same words.",
+    )] = ""  # fmt: skip
+
+
 class CacheSettings(_Settings, frozen=True, kw_only=True):
-    """Answers that are given again to the very same request of the same tenant."""
+    """Answers that are given again to the very same request of the same tenant, or to one that means the same."""
 
     SHORT: ClassVar[str] = "exact"
 
     exact: Annotated[bool, Key("Keep answers.")] = False
+    semantic: Annotated[SemanticSettings | None, Key("Give them to requests that mean the same, too.")] = None
     size: Annotated[int, Key("Most to keep of a task.", forms.SIZE)] = 64_000_000
     keep: Annotated[float, Key("How long an answer is good.", forms.DURATION)] = 600.0
     sampled: Annotated[bool, Key(

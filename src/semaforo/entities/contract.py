@@ -35,6 +35,7 @@ class Contract(msgspec.Struct, frozen=True, omit_defaults=True):
         max_cost: Most US dollars this request may cost; None = no limit.
         privacy: Class of the data; a variant that may not see it is ruled out.
         tenant: Who pays; fairness inside a class is between tenants.
+        fresh: No answer that was kept will do, nor is this one to be kept.
     """
 
     priority: Priority = Priority.NORMAL
@@ -43,6 +44,7 @@ class Contract(msgspec.Struct, frozen=True, omit_defaults=True):
     max_cost: float | None = None
     privacy: Privacy = Privacy.PUBLIC
     tenant: str = ""
+    fresh: bool = False
 
 
 class Preference(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,26 @@ from semaforo.entities.contract import Exploration, Preference
 from semaforo.entities.tensor import TensorSpec
 
 
+class Semantics(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How answers are given to requests that mean the same.
+
+    Attributes:
+        embedding: Task, model or alias that embeds texts.
+        input: Input whose text is compared; "" = the only text there is.
+        wait_s: Seconds a request waits for its embedding at most.
+        most_wrong: Quality (0…1) that answers so given may lose on average.
+        check: Share (0…1) of the requests like another one that are answered anew, to compare.
+        judge: Task, model or alias of a chat that says whether an answer will do; "" = none.
+    """
+
+    embedding: str
+    input: str = ""
+    wait_s: float = 0.05
+    most_wrong: float = 0.02
+    check: float = 0.05
+    judge: str = ""
+
+
 class Caching(msgspec.Struct, frozen=True, omit_defaults=True):
     """How answers are kept to be given again.
 
@@ -17,11 +37,13 @@ class Caching(msgspec.Struct, frozen=True, omit_defaults=True):
         bytes: Most to keep; 0 = none.
         keep_s: Seconds after which an answer is too old.
         sampled: Keep what a model has drawn by chance, too.
+        semantic: Where they are given to requests that mean the same.
     """
 
     bytes: int = 0
     keep_s: float = 600.0
     sampled: bool = False
+    semantic: Semantics | None = None
 
 
 class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,11 +6,15 @@ Rules this module keeps:
 2. A kept answer counts only where the variant that gave it meets the contract: its quality, the data it may see.
 3. What is sampled is kept only where the operator says so: a chat without temperature 0 and without a seed.
 4. Of a variant that is gone or another one than it was, nothing is kept.
-5. What is kept is nobody's to change: arrays are copied when they are kept, and again when they are given.
+5. What a caller says was bad is not given again; nor is anything to a request that asks for a fresh answer.
+6. What is kept is nobody's to change: arrays are copied when they are kept, and again when they are given.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -27,10 +31,25 @@ from semaforo.wire.payload import Array, Chat, ChatChunk, Payload, Tensors
 REPLICA = "cache"
 """Stands for the replica in answers that were kept."""
 
-_NO_MATTER = ("stream", "stream_options", "user", "metadata", "store", "service_tier", "model")
+SEMANTIC = "cache/semantic"
+"""The same where the answer was given to another request, which means the same."""
+
+NO_MATTER = ("stream", "stream_options", "user", "metadata", "store", "service_tier", "model")
 _CHUNK_BYTES = 64
 
 Said = Tensors | tuple[ChatChunk, ...]
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """An answer that counts for a request, as its caller may have it.
+
+    Attributes:
+        said: A copy.
+        variant: Id of the variant that said it.
+    """
+
+    said: Said
+    variant: str
 
 
 class Answers:
@@ -38,45 +57,95 @@ class Answers:
 
     Args:
         state: The dispatcher's.
+        most_given: Requests whose answers are remembered as kept, so that what is bad can be dropped.
+
+    Attributes:
+        dropped: Told of the task and key of each answer that goes.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, most_given: int = 4096) -> None:
         self._state = state
         self._caches: dict[str, Cache[Said]] = {}
         self._asked: dict[str, tuple[str, bytes]] = {}
+        self._given: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+        self._most_given = most_given
         self._any = False
+        self.dropped: Callable[[str, bytes], None] = lambda task, key: None
 
     def caches(self) -> dict[str, Cache[Said]]:
         """Return the cache of each task that has one."""
         return self._caches
 
-    def found(self, request: Request, payload: Payload, now: float) -> tuple[Said, str] | None:
+    def found(self, request: Request, payload: Payload, now: float) -> Kept | None:
         """Return what was answered to this request before, and by whom; else remember to keep what will be."""
-        task = self._task(request) if self._any else None
+        task = self.task_of(request) if self._any else None
         if task is None or not task.cache.bytes or not cacheable(request, payload, task):
             return None
         cache = self._caches.get(task.name)
         if cache is None:
-            cache = self._caches[task.name] = Cache(task.cache.bytes, task.cache.keep_s)
+            gone = partial(self._gone, task.name)
+            cache = self._caches[task.name] = Cache(task.cache.bytes, task.cache.keep_s, gone)
         key = key_of(request, payload)
         kept = cache.get(key, now)
         if kept is not None and self._meets(kept.variant, request):
-            return _copied(kept.answer), kept.variant
+            self.gave(request.id, task.name, key)
+            return Kept(_copied(kept.answer), kept.variant)
         self._asked[request.id] = (task.name, key)
         return None
+
+    def like(self, task: str, key: bytes, request: Request, now: float) -> Kept | None:
+        """Return the answer under a key where it is good for a request, without counting it."""
+        cache = self._caches.get(task)
+        kept = cache.peek(key, now) if cache is not None else None
+        if kept is None or not self._meets(kept.variant, request):
+            return None
+        return Kept(_copied(kept.answer), kept.variant)
 
     def wanted(self, request_id: str) -> bool:
         """Tell whether the answer to a request is to be kept."""
         return request_id in self._asked
 
-    def answered(self, request_id: str, said: Said | None, variant: str, now: float) -> None:
-        """Keep an answer, or forget that one was asked for (None)."""
+    def let_be(self, request_id: str) -> None:
+        """Keep no answer to a request after all."""
+        self._asked.pop(request_id, None)
+
+    def answered(
+        self, request_id: str, said: Said | None, variant: str, now: float, more: int = 0
+    ) -> tuple[str, bytes] | None:
+        """Keep an answer, or forget that one was asked for (None); return its task and key where it is kept.
+
+        Args:
+            request_id: Whose.
+            said: The answer.
+            variant: Who gave it.
+            now: Monotonic seconds.
+            more: Bytes that are kept with it elsewhere.
+        """
         asked = self._asked.pop(request_id, None)
         if asked is None or said is None:
-            return
+            return None
         if isinstance(said, Tensors) and said.without:
-            return
-        self._caches[asked[0]].put(asked[1], _copied(said), variant, _bytes(said), now)
+            return None
+        task, key = asked
+        cache = self._caches[task]
+        cache.put(key, _copied(said), variant, _bytes(said) + more, now)
+        if key not in cache:
+            return None
+        self.gave(request_id, task, key)
+        return asked
+
+    def gave(self, request_id: str, task: str, key: bytes) -> None:
+        """Note that a request was given the answer under a key."""
+        self._given[request_id] = (task, key)
+        while len(self._given) > self._most_given:
+            self._given.popitem(last=False)
+
+    def bad(self, request_id: str) -> None:
+        """Drop the answer that a request was given, where it is kept."""
+        given = self._given.pop(request_id, None)
+        cache = self._caches.get(given[0]) if given is not None else None
+        if given is not None and cache is not None:
+            cache.drop(given[1])
 
     def changed(self, before: Catalog, after: Catalog) -> None:
         """Drop what is out of date in another catalog."""
@@ -89,11 +158,15 @@ class Answers:
                 cache.forget(gone)
         self._asked = {rid: asked for rid, asked in self._asked.items() if asked[0] in self._caches}
 
-    def _task(self, request: Request) -> TaskType | None:
+    def task_of(self, request: Request) -> TaskType | None:
+        """Return the task of a request; None where it names nothing."""
         try:
             return self._state.catalog.task_of(request.target)
         except NotFound:
             return None
+
+    def _gone(self, task: str, key: bytes) -> None:
+        self.dropped(task, key)
 
     def _meets(self, variant_id: str, request: Request) -> bool:
         variant = self._state.catalog.variants.get(variant_id)
@@ -104,7 +177,9 @@ class Answers:
 
 def cacheable(request: Request, payload: Payload, task: TaskType) -> bool:
     """Tell whether an answer to a request may be another one's answer too."""
-    if not request.idempotent or (request.step is not None and request.step.name == "shadow"):
+    if request.contract.fresh or not request.idempotent:
+        return False
+    if request.step is not None and request.step.name == "shadow":
         return False
     if isinstance(payload, Chat):
         body = payload.body
@@ -121,20 +196,19 @@ def key_of(request: Request, payload: Payload) -> bytes:
     digest.update(msgspec.msgpack.encode(who))
     if isinstance(payload, Chat):
         digest.update(
-            msgspec.json.encode(
-                {k: v for k, v in payload.body.items() if k not in _NO_MATTER}, order="sorted"
-            )
+            msgspec.json.encode({k: v for k, v in payload.body.items() if k not in NO_MATTER}, order="sorted")
         )
         return digest.digest()
     for name in sorted(payload.arrays):
         array = payload.arrays[name]
         digest.update(msgspec.msgpack.encode((name, array.dtype.str, array.shape)))
-        digest.update(_content(array))
+        digest.update(content(array))
     digest.update(msgspec.json.encode((payload.parameters, payload.outputs), enc_hook=repr))
     return digest.digest()
 
 
-def _content(array: Array) -> bytes:
+def content(array: Array) -> bytes:
+    """Return every bit of an array."""
     if array.dtype != object:
         return array.tobytes()
     return msgspec.msgpack.encode(

@@ -38,6 +38,7 @@ from semaforo.entities import Priority, ReplicaSpec, Request
 from semaforo.errors import NotFound
 from semaforo.graph import graph
 from semaforo.live.answer import Answer, Waiter
+from semaforo.live.cache import Said
 from semaforo.live.conductor import Asked
 from semaforo.live.crew import Crew, ReplicaStatus
 from semaforo.live.feedback import Opinion
@@ -45,8 +46,9 @@ from semaforo.live.graph_replica import GraphReplica
 from semaforo.live.handle import Handle, Sink
 from semaforo.live.inbox import Inbox
 from semaforo.live.journal import JournalWriter
-from semaforo.live.learning import Learning
+from semaforo.live.learning import Again, Learning
 from semaforo.live.load import LoadMeter
+from semaforo.live.meanings import Figures
 from semaforo.live.operations import Operations
 from semaforo.live.sessions import Sessions
 from semaforo.live.stream import Stream
@@ -162,7 +164,7 @@ class Engine:
                 break
             await asyncio.sleep(0.01)
         for request_id in list(self._waiters) + list(self._streams):
-            self._tell(Cancelled(request_id))
+            self.cancel(request_id)
         if self._meter is not None:
             self._meter.close()
         await self._crew.close(max(0.1, until - self._clock()))
@@ -186,10 +188,8 @@ class Engine:
         if (found := self._learning.found(request, payload, self._clock())) is not None:
             on_answer(found[0])
             return
-        self._payloads[request.id] = payload
         self._waiters[request.id] = on_answer
-        self.ring.arrived(request)
-        self._tell(Arrived(request))
+        self._enter(request, payload)
 
     async def infer(self, request: Request, payload: Payload, *, at_once: bool = False) -> Answer:
         """Serve a request and wait for its answer; cancelling the wait cancels the request.
@@ -217,23 +217,44 @@ class Engine:
         """Serve a request whose answer comes in chunks."""
         stream = Stream(request.id, self.cancel)
         if (found := self._learning.found(request, payload, self._clock())) is not None:
-            answer, said = found
-            for chunk in said if isinstance(said, tuple) else ():
-                stream.put(chunk)
-            stream.variant, stream.replica = answer.finish.variant, answer.finish.replica
-            stream.end(answer)
+            stream.give(*found)
             return stream
         if self._learning.wanted(request.id):
             stream.kept = []
-        self._payloads[request.id] = payload
         self._streams[request.id] = stream
-        self.ring.arrived(request)
-        self._tell(Arrived(request))
+        self._enter(request, payload)
         return stream
 
     def cancel(self, request_id: str) -> None:
         """Stop a request, waiting or running, and the steps it has caused; unknown ids are ignored."""
+        if self._learning.let_go(request_id):
+            # It waits for its embedding, so the dispatcher does not know it.
+            finish = Finish(request_id, "cancelled", code="cancelled", message="cancelled by the client")
+            self.ring.finished(finish)
+            self._payloads.pop(request_id, None)
+            self._end(request_id, Answer(finish))
         self._tell(Cancelled(request_id))
+
+    def _enter(self, request: Request, payload: Payload) -> None:
+        self._payloads[request.id] = payload
+        self.ring.arrived(request)
+        if not self._learning.look(request, payload, self._go_on):
+            self._tell(Arrived(request))
+
+    def _go_on(self, request: Request, found: Again | None) -> None:
+        if found is None:
+            self._tell(Arrived(request))
+            return
+        self._payloads.pop(request.id, None)
+        self._end(request.id, *found)
+
+    def _end(self, request_id: str, answer: Answer, said: Said | None = None) -> None:
+        waiter = self._waiters.pop(request_id, None)
+        stream = self._streams.pop(request_id, None)
+        if waiter is not None:
+            waiter(answer)
+        elif stream is not None:
+            stream.give(answer, said)
 
     # --- what graphs ask (`Conductor`) -----------------------------------------------------------------
 
@@ -301,6 +322,10 @@ class Engine:
     def cached(self) -> dict[str, tuple[int, int]]:
         """Return by task how many requests were answered by what was kept, and how many were not."""
         return self._learning.cached()
+
+    def likened(self) -> dict[str, Figures]:
+        """Return by task what came of giving answers to requests that mean the same."""
+        return self._learning.likened()
 
     @property
     def history(self) -> dict[str, History]:
@@ -429,14 +454,7 @@ class Engine:
         answer = Answer(effect, result)
         if effect.variant:
             answer.model, answer.version, answer.variant = effect.variant.split("/", 2)
-        waiter = self._waiters.pop(rid, None)
-        if waiter is not None:
-            waiter(answer)
-        else:
-            stream = self._streams.pop(rid, None)
-            if stream is not None:
-                stream.variant, stream.replica = effect.variant, effect.replica
-                stream.end(answer)
+        self._end(rid, answer)
 
     def _release(self, effect: Release) -> None:
         self._payloads.pop(effect.request, None)

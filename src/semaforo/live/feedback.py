@@ -59,6 +59,14 @@ class Archive(Protocol):
         ...
 
 
+class Kept(Protocol):
+    """Answers that are given again."""
+
+    def judged(self, feedback: Feedback) -> bool:
+        """Take in what an answer was worth; tell whether it was one to another request."""
+        ...
+
+
 class Opinions:
     """Takes feedback.
 
@@ -75,6 +83,7 @@ class Opinions:
         self._answers: dict[str, dict[str, Any]] = {}
         self._order: deque[str] = deque()
         self.archive: Archive | None = None
+        self.kept: Kept | None = None
 
     def answered(self, request_id: str, result: Tensors) -> None:
         """Keep a small answer, so that a label can be compared with it."""
@@ -141,7 +150,8 @@ class Opinions:
         self._ring.judged(feedback)
         if self.archive is not None:
             self.archive.judged(feedback.request, feedback.score, feedback.source)
-        self._tell(feedback)
+        if self.kept is None or not self.kept.judged(feedback):
+            self._tell(feedback)
 
     def _variant(self, request_id: str, tenant: str | None) -> str:
         found = self._ring.find(request_id)

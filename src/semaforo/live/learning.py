@@ -21,8 +21,11 @@ from semaforo.core.events import DispatcherEvent, Feedback, Remembered
 from semaforo.core.state import State
 from semaforo.entities import Priority, Request, Step
 from semaforo.live.answer import Answer
-from semaforo.live.cache import REPLICA, Answers, Said
+from semaforo.live.cache import REPLICA, SEMANTIC, Answers, Kept, Said
+from semaforo.live.comparing import Comparing
+from semaforo.live.embedding import Embeddings
 from semaforo.live.feedback import Opinion, Opinions
+from semaforo.live.meanings import Figures, Meanings
 from semaforo.live.memory import Memory
 from semaforo.live.scoring import Scoring
 from semaforo.live.stream import Stream
@@ -31,6 +34,7 @@ from semaforo.repository.history import HistoryStore
 from semaforo.routing.router import Router
 from semaforo.wire.payload import Payload, Tensors
 
+_BAD = 0.5
 SHADOW_S = 10.0
 """Seconds within which a shadow answer is of use."""
 
@@ -47,6 +51,18 @@ class Asks(Protocol):
     def submit(self, request: Request, payload: Payload, on_answer: Callable[[Answer], None]) -> None:
         """Serve a request."""
         ...
+
+    def stream(self, request: Request, payload: Payload) -> Stream:
+        """Serve a request whose answer comes in chunks."""
+        ...
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        ...
+
+
+Again = tuple[Answer, Said]
+"""An answer that is given again."""
 
 
 class Learning:
@@ -78,7 +94,11 @@ class Learning:
         self._opinions = Opinions(state, ring, tell)
         self._opinions.archive = self._memory
         self._scoring = Scoring(routers, self._task_of, tell, keeps=history is not None)
-        self._before = Answers(state)
+        self._before = Answers(state, ring.size)
+        self._embeddings = Embeddings(state, asks)
+        self._comparing = Comparing(asks)
+        self._meanings = Meanings(state, self._before, self._embeddings, self._comparing, ring, asks.now)
+        self._opinions.kept = self
         self._keeping: asyncio.Task[None] | None = None
 
     # --- life ------------------------------------------------------------------------------------------
@@ -87,6 +107,8 @@ class Learning:
         """Take up what was known, and begin to keep what will be."""
         if self._memory is None:
             return
+        self._meanings.noted(self._memory.notes())
+        self._memory.noting = self._meanings.notes
         known, accounts = self._memory.remembered(catalog), self._memory.accounts()
         if known or accounts:
             self._tell(Remembered(known, accounts))
@@ -94,6 +116,7 @@ class Learning:
 
     async def stop(self) -> None:
         """Write what is left."""
+        self._comparing.close()
         if self._keeping is not None and self._memory is not None:
             self._keeping.cancel()
             self._keeping = None
@@ -102,22 +125,42 @@ class Learning:
     def changed(self, before: Catalog, after: Catalog) -> None:
         """Drop what is out of date in another catalog."""
         self._before.changed(before, after)
+        self._meanings.changed(before, after)
 
     # --- a request -------------------------------------------------------------------------------------
 
-    def found(self, request: Request, payload: Payload, now: float) -> tuple[Answer, Said] | None:
+    def found(self, request: Request, payload: Payload, now: float) -> Again | None:
         """Return what was answered to this very request before, to be explained as any other."""
         found = self._before.found(request, payload, now)
         if found is None:
             return None
-        said, variant = found
-        finish = Finish(request.id, "done", variant=variant, replica=REPLICA)
         self._ring.arrived(request)
+        return self._again(request, found, REPLICA, 0.0)
+
+    def look(
+        self, request: Request, payload: Payload, go_on: Callable[[Request, Again | None], None]
+    ) -> bool:
+        """Look for the answer to one that means the same; tell whether `go_on` is called, now or later.
+
+        It takes the request as it goes on, and the answer or None.
+        """
+
+        def found(left: Request, kept: Kept | None, waited: float) -> None:
+            go_on(left, None if kept is None else self._again(left, kept, SEMANTIC, waited))
+
+        return self._meanings.look(request, payload, found)
+
+    def let_go(self, request_id: str) -> bool:
+        """Forget a request that `look` looks at; tell whether it did."""
+        return self._meanings.let_go(request_id)
+
+    def _again(self, request: Request, kept: Kept, replica: str, waited: float) -> Again:
+        finish = Finish(request.id, "done", variant=kept.variant, replica=replica, total_s=waited)
         self._ring.finished(finish)
-        result = said if isinstance(said, Tensors) else None
+        result = kept.said if isinstance(kept.said, Tensors) else None
         if result is not None:
             self._opinions.answered(request.id, result)
-        return Answer(finish, result, *variant.split("/", 2)), said
+        return Answer(finish, result, *kept.variant.split("/", 2)), kept.said
 
     def wanted(self, request_id: str) -> bool:
         """Tell whether the answer to a request is to be given again."""
@@ -159,13 +202,25 @@ class Learning:
             said: Said | None = result
             if stream is not None and stream.kept is not None:
                 said = tuple(stream.kept)
-            self._before.answered(rid, said if done else None, effect.variant, now)
+            said = said if done else None
+            kept = self._before.answered(rid, said, effect.variant, now, self._meanings.bytes_of(rid))
+            self._meanings.answered(rid, said, effect.variant, kept)
 
     # --- what came of it -------------------------------------------------------------------------------
 
     def feedback(self, request_id: str, opinion: Opinion, tenant: str | None = None) -> tuple[Feedback, ...]:
         """Learn from what a caller says of an answer; see `Opinions.take`."""
         return self._opinions.take(request_id, opinion, tenant)
+
+    def judged(self, feedback: Feedback) -> bool:
+        """See `live.feedback.Kept`: what is bad is not given again."""
+        if feedback.score < _BAD:
+            self._before.bad(feedback.request)
+        return self._meanings.judged(feedback.request, feedback.score, feedback.variant)
+
+    def likened(self) -> dict[str, Figures]:
+        """Return by task what came of giving answers to requests that mean the same."""
+        return self._meanings.figures()
 
     def cached(self) -> dict[str, tuple[int, int]]:
         """Return by task how many requests were answered by what was kept, and how many were not."""

@@ -21,7 +21,7 @@ from semaforo.entities import Request
 from semaforo.repository.history import HistoryStore, Served
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 EVERY_S = 1.0
 _MOST_WAITING = 100_000
@@ -35,6 +35,9 @@ class Memory:
     Args:
         store: The database, which is closed with this.
         state: The dispatcher's.
+
+    Attributes:
+        noting: Returns notes to be written, by name.
     """
 
     def __init__(self, store: HistoryStore, state: State) -> None:
@@ -47,10 +50,15 @@ class Memory:
         self._keys: dict[str, str] = {}
         self._catalog: Catalog | None = None
         self._failed = False
+        self.noting: Callable[[], Mapping[str, bytes]] = dict
 
     def remembered(self, catalog: Catalog) -> dict[str, History]:
         """Return what is known of the variants of a catalog."""
         return self._store.remembered(self._keys_of(catalog))
+
+    def notes(self) -> dict[str, bytes]:
+        """Return what parts of the fleet have noted, by name."""
+        return self._store.notes()
 
     def accounts(self) -> dict[str, tuple[float, float]]:
         """Return what was spent: US dollars, and the age of the window in seconds."""
@@ -113,7 +121,7 @@ class Memory:
         known = msgspec.msgpack.decode(msgspec.msgpack.encode(self._state.history), type=dict[str, History])
         try:
             await asyncio.to_thread(
-                self._store.save, known, keys, list(self._writing.values()), late, accounts
+                self._store.save, known, keys, list(self._writing.values()), late, accounts, self.noting()
             )
         except sqlite3.Error as error:
             self._complain(error)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from semaforo.live.answer import Answer
-from semaforo.wire.payload import ChatChunk
+from semaforo.wire.payload import ChatChunk, Tensors
 
 MOST_WAITING = 100_000
 
@@ -96,6 +96,13 @@ class Stream:
         if self.kept is not None:
             self.kept.append(chunk)
         self._changed.set()
+
+    def give(self, answer: Answer, said: Tensors | tuple[ChatChunk, ...] | None) -> None:
+        """End with an answer, after the chunks that were kept of it, if any."""
+        self.variant, self.replica = answer.finish.variant, answer.finish.replica
+        for chunk in said if isinstance(said, tuple) else ():
+            self.put(chunk)
+        self.end(answer)
 
     def end(self, answer: Answer) -> None:
         """Note how the stream ended."""

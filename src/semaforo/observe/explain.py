@@ -22,6 +22,22 @@ class Without(msgspec.Struct, frozen=True):
     lost: tuple[str, ...]
 
 
+class Likened(msgspec.Struct, frozen=True):
+    """That a request was like one whose answer is kept.
+
+    Attributes:
+        likeness: Cosine of the two.
+        threshold: From which on the answer is given; None while that is being learned.
+        given: Whether it was.
+        pairs: How many the threshold was learned from.
+    """
+
+    likeness: float
+    threshold: float | None
+    given: bool
+    pairs: int
+
+
 class Explanation(msgspec.Struct):
     """Everything decided about one request, in order, and how it ended.
 
@@ -33,6 +49,7 @@ class Explanation(msgspec.Struct):
         without: Of a graph: what its answer had to do without, each with the reason.
         feedback: What its answer was said to be worth.
         inferred: Probability (0…1) of its task, where it named none.
+        likened: How like one it was whose answer is kept.
     """
 
     request: Request
@@ -42,9 +59,10 @@ class Explanation(msgspec.Struct):
     without: tuple[str, ...] = ()
     feedback: tuple[Feedback, ...] = ()
     inferred: float | None = None
+    likened: Likened | None = None
 
 
-Kept = Request | Decided | Finish | Without | Feedback
+Kept = Request | Decided | Finish | Without | Feedback | Likened
 
 
 class Ring:
@@ -96,6 +114,12 @@ class Ring:
         found = self._kept.get(request_id)
         if found is not None:
             found.append(Without(lost))
+
+    def likened(self, request_id: str, likened: Likened) -> None:
+        """Take in how like another request one is."""
+        found = self._kept.get(request_id)
+        if found is not None:
+            found.append(likened)
 
     def get(self, request_id: str) -> Explanation | None:
         """Return the explanation of a request by its id, or by the only id that begins so."""
@@ -158,6 +182,7 @@ class Ring:
             next((w.lost for w in rest if isinstance(w, Without)), ()),
             tuple(f for f in rest if isinstance(f, Feedback)),
             self._inferred.get(request.id),
+            next((like for like in rest if isinstance(like, Likened)), None),
         )
 
 
@@ -198,6 +223,8 @@ def render(explanation: Explanation) -> str:
         lines.append(
             f"  the task was not named: it is {explanation.request.target} by {explanation.inferred:.0%}"
         )
+    if explanation.likened is not None:
+        lines.append(f"  {_likened(explanation.likened)}")
     served = finish.variant if finish is not None else ""
     pick = served or next((d.pick for d in reversed(decided) if d.pick), "")
     considered = next((d.considered for d in decided if d.considered), ())
@@ -247,6 +274,20 @@ def _step_lines(step: Explanation, depth: int) -> list[str]:
     if step.without:
         lines.append(f"{'  ' * (depth + 1)}without {', '.join(step.without)}")
     return lines
+
+
+def _likened(like: Likened) -> str:
+    if like.given:
+        return (
+            f"given what was said to a request like it: likeness {like.likeness:.3f} of {like.threshold:.3f}"
+        )
+    if like.threshold is None:
+        return (
+            f"like a request whose answer is kept: likeness {like.likeness:.3f}; how much is enough is not known "
+            f"yet, of {like.pairs} pairs"
+        )
+    why = "answered anew to compare" if like.likeness >= like.threshold else "not enough"
+    return f"like a request whose answer is kept: likeness {like.likeness:.3f} of {like.threshold:.3f}, {why}"
 
 
 def _verdict(c: Considered) -> str:

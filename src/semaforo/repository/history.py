@@ -58,6 +58,12 @@ CREATE TABLE accounts (
     spent REAL NOT NULL
 ) WITHOUT ROWID
 """
+_NOTES = """
+CREATE TABLE IF NOT EXISTS notes (
+    name TEXT PRIMARY KEY,
+    note BLOB NOT NULL
+) WITHOUT ROWID
+"""
 _COLUMNS = "id, at, tenant, task, variant, propensity, total_s, cost, features, score, source"
 
 
@@ -145,6 +151,11 @@ class HistoryStore:
             rows = self._db.execute("SELECT name, since, spent FROM accounts").fetchall()
         return {name: (since, spent) for name, since, spent in rows}
 
+    def notes(self) -> dict[str, bytes]:
+        """Return what was noted, by name."""
+        with self._lock:
+            return dict(self._db.execute("SELECT name, note FROM notes").fetchall())
+
     def save(
         self,
         known: Mapping[str, History],
@@ -152,6 +163,7 @@ class HistoryStore:
         answers: Sequence[Served] = (),
         judged: Mapping[str, tuple[float, str]] | None = None,
         accounts: Mapping[str, tuple[float, float]] | None = None,
+        notes: Mapping[str, bytes] | None = None,
     ) -> None:
         """Write what is known of variants, new answers, and what older ones were said to be worth, at once.
 
@@ -161,6 +173,7 @@ class HistoryStore:
             answers: New ones.
             judged: Request → (score, source).
             accounts: Account of a budget → (start of its window in seconds since 1970, US dollars spent in it).
+            notes: What parts of the fleet want kept, by name.
         """
         now = time.time()
         with self._lock:
@@ -191,6 +204,7 @@ class HistoryStore:
                     "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)",
                     [(name, since, spent) for name, (since, spent) in (accounts or {}).items()],
                 )
+                self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", (notes or {}).items())
                 self._db.execute(
                     "DELETE FROM answers WHERE seq <= (SELECT coalesce(max(seq), 0) FROM answers) - ?",
                     (self._most,),
@@ -238,6 +252,7 @@ class HistoryStore:
                 f"{self.path} was written by a later version (its format is {version}, this one's is {VERSION}): "
                 "name another file in `history`"
             )
+        self._db.execute(_NOTES)
 
 
 def read_answers(path: Path) -> list[Served]:

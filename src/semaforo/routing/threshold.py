@@ -12,6 +12,8 @@ arXiv 2010.09686). It asks nothing of the losses but bounds, and profits from a 
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ Floats = NDArray[np.float64]
 
 CANDIDATES = 100
 _BOLD = 0.5
+_APART = 4
 
 
 class Promise(msgspec.Struct, frozen=True):
@@ -91,6 +94,46 @@ def for_budget(
     return _promise(best, wish, np.where(wish >= best, extra, 0.0))
 
 
+def for_hits(
+    likeness: Floats,
+    loss: Floats,
+    *,
+    most: float,
+    delta: float = 0.1,
+    candidates: int = CANDIDATES,
+    seed: int = 0,
+) -> float:
+    """Return the least likeness from which on what is alike loses at most `most` on average; ∞ = none can be told.
+
+    Where tests begin rests on the likenesses alone: at the least number of the most alike rows with which a test
+    can pass at all, and at 4, 16 … times that many, each sequence with its part of δ.
+
+    Args:
+        likeness: (n,) of pairs.
+        loss: (n,) what was lost where one stood for the other, -1…1.
+        most: Mean loss that is allowed.
+        delta, candidates, seed: As for `for_quality`.
+    """
+    limits = _quantiles(likeness, candidates)[::-1]
+    least = _testable(len(likeness), most, delta)
+    sequences = 1
+    while least * _APART**sequences <= len(likeness):
+        sequences += 1
+    level = delta / sequences
+    least = _testable(len(likeness), most, level)
+    rows = [int((likeness >= limit).sum()) for limit in limits]
+    known: dict[int, bool] = {}
+    for start in range(sequences):
+        for at in range(bisect_left(rows, least * _APART**start), len(limits)):
+            if at not in known:
+                losses = loss[likeness >= limits[at]]
+                known[at] = _holds(losses, most, (-1.0, 1.0), level, seed)
+            if not known[at]:
+                break
+    passed = [limits[at] for at, holds in known.items() if holds]
+    return float(likeness[likeness >= min(passed)].min()) if passed else np.inf
+
+
 def p_value(losses: Floats, limit: float, *, low: float, high: float) -> float:
     """Return a p-value of the hypothesis that the mean loss is above `limit`.
 
@@ -124,6 +167,13 @@ def _quantiles(wish: Floats, candidates: int) -> Floats:
 def _holds(losses: Floats, limit: float, bounds: tuple[float, float], delta: float, seed: int) -> bool:
     shuffled = losses[np.random.default_rng(seed).permutation(len(losses))]
     return p_value(shuffled, limit, low=bounds[0], high=bounds[1]) <= delta
+
+
+def _testable(rows: int, most: float, level: float) -> int:
+    """Return how many rows without any loss pass a test; one more than there are where so many do not."""
+    return bisect_left(
+        range(rows + 1), True, key=lambda n: p_value(np.zeros(n), most, low=-1.0, high=1.0) <= level
+    )
 
 
 def _promise(threshold: float, wish: Floats, losses: Floats) -> Promise:

@@ -260,14 +260,7 @@ class Inference:
                     self._contracts.clear()
                 known = self._contracts[tenant] = Contract(tenant=tenant)
             return known
-        return Contract(
-            contract.priority,
-            contract.deadline_s,
-            contract.min_quality,
-            contract.max_cost,
-            contract.privacy,
-            tenant,
-        )
+        return msgspec.structs.replace(contract, tenant=tenant)
 
 
 _PLAIN = Contract()

@@ -60,6 +60,27 @@ class EngineCollector:
             for task, counts in self._engine.cached().items():
                 family.add_metric([task], counts[at])
             yield family
+        likened = self._engine.likened()
+        hits = CounterMetricFamily(
+            "semaforo_cache_semantic_hits",
+            "Requests that were answered by what was said to one like them.",
+            labels=["task"],
+        )
+        pairs = CounterMetricFamily(
+            "semaforo_cache_compared",
+            "Pairs of requests by which the cache has learned how alike is enough.",
+            labels=["task"],
+        )
+        threshold = GaugeMetricFamily(
+            "semaforo_cache_threshold",
+            "Likeness from which answers are given; +Inf while that is not known.",
+            labels=["task"],
+        )
+        for task, figures in likened.items():
+            hits.add_metric([task], figures.hits)
+            pairs.add_metric([task], figures.compared)
+            threshold.add_metric([task], figures.threshold)
+        yield from (hits, pairs, threshold)
 
     def _requests(self) -> Iterator[Metric]:
         metrics = self._engine.metrics

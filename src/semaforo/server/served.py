@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from semaforo.live.answer import Answer
-from semaforo.live.cache import REPLICA
+from semaforo.live.cache import REPLICA, SEMANTIC
 from semaforo.server.http import Headers
 
 _MOST = 4096
+_CACHED = {REPLICA: b"hit", SEMANTIC: b"semantic"}
 
 
 class ServedHeaders:
@@ -28,9 +29,9 @@ class ServedHeaders:
     def who(self, answer: Answer) -> tuple[tuple[bytes, bytes], ...]:
         """Return the headers that do not depend on the request."""
         replica = answer.finish.replica
-        if replica == REPLICA:
+        if replica in _CACHED:
             # Whoever gave it first: not the same for every answer.
-            replica = answer.finish.variant
+            replica = f"{replica} {answer.finish.variant}"
         known = self._known.get(replica)
         if known is None:
             if len(self._known) >= _MOST:
@@ -42,8 +43,8 @@ class ServedHeaders:
                 for name, value in zip(names, values, strict=True)
                 if value
             )
-            if answer.finish.replica == REPLICA:
-                known = (*known, (b"semaforo-cache", b"hit"))
+            if word := _CACHED.get(answer.finish.replica):
+                known = (*known, (b"semaforo-cache", word))
             self._known[replica] = known
         return known
 

@@ -16,6 +16,7 @@ Rules this module keeps:
 | ``semaforo-privacy`` | ``semaforo_privacy`` | public, internal, site |
 | ``semaforo-tenant`` | ``semaforo_tenant`` | 1 to 128 printable characters |
 | ``semaforo-variant`` | ``semaforo_variant`` | name of a variant, which alone may answer |
+| ``semaforo-cache`` | ``semaforo_cache`` | off: no answer that was kept, and this one is not kept either |
 | ``semaforo-session`` | ``semaforo_session`` | the same, up to 256: what may profit from the same replica |
 | ``semaforo-idempotency-key`` | – | the same, up to 256 |
 | ``semaforo-mode`` | ``semaforo_mode`` | queue: answer later, from the queue on disk |
@@ -196,6 +197,12 @@ def _mode(value: Any, where: str) -> str:
     return "queue"
 
 
+def _fresh(value: Any, where: str) -> bool:
+    if value != "off":
+        raise InvalidRequest(f"{where} is {_shown(value)}; it takes off, or is left out")
+    return True
+
+
 def _shown(value: Any) -> str:
     text = str(value)
     return f"'{text}'" if len(text) <= 40 else f"'{text[:40]}…'"
@@ -217,6 +224,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "privacy": ("privacy", _privacy),
     "tenant": ("tenant", _text(128)),
     "variant": ("variant", _text(128)),
+    "cache": ("fresh", _fresh),
     "session": ("session", _text(256)),
     "idempotency_key": ("idempotency_key", _text(256)),
     "mode": ("mode", _mode),

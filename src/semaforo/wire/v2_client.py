@@ -231,6 +231,8 @@ def contract_headers(contract: Contract) -> dict[str, str]:
         headers["semaforo-privacy"] = Privacy(contract.privacy).name.lower()
     if contract.tenant:
         headers["semaforo-tenant"] = header_text("tenant", contract.tenant)
+    if contract.fresh:
+        headers["semaforo-cache"] = "off"
     return headers
 
 

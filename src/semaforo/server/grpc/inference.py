@@ -157,7 +157,8 @@ class Inference:
 
     def metadata(self, answer: Answer, request_id: str) -> Metadata:
         """Return the trailing metadata of an answer."""
-        replica = answer.finish.replica
+        # A kept answer has no replica of its own: whoever gave it first is not the same for every one.
+        replica = f"{answer.finish.replica} {answer.finish.variant}"
         known = self._metadata.get(replica)
         if known is None:
             if len(self._metadata) >= _MOST_TARGETS:

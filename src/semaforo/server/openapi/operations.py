@@ -63,6 +63,7 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     "privacy": ({"type": "string", "enum": ["public", "internal", "site"]}, "Class of the data."),
     "tenant": ({"type": "string", "maxLength": 128}, "On whose behalf; a key may have to allow it."),
     "variant": ({"type": "string", "maxLength": 128}, "Name of the variant, which alone may answer."),
+    "cache": ({"type": "string", "enum": ["off"]}, "`off` takes no answer that was kept, and keeps none."),
     "session": ({"type": "string", "maxLength": 256}, "What may profit from the same replica."),
     "idempotency-key": (
         {"type": "string", "maxLength": 256},
