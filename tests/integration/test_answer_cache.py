@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 
 from semaforo import Client, Fleet
 from semaforo.build import blueprint
 from semaforo.routing.cache import Cache
+from semaforo.server.settings import ServerSettings
 from served_fleet import serving
 
 FLEET = """\
@@ -136,6 +139,50 @@ def test_over_http_the_answer_says_so(fleet_file: Path) -> None:
         metrics = http.get("/metrics").text
         assert 'semaforo_cache_hits_total{task="count"} 2.0' in metrics
         assert 'semaforo_cache_misses_total{task="count"} 1.0' in metrics
+
+
+def test_whoever_asks_for_a_fresh_answer_gets_one_by_every_way_in(fleet_file: Path) -> None:
+    plan = blueprint(fleet_file)
+    settings = ServerSettings(port=0, grpc_port=0, grace_s=2.0)
+    with (
+        serving(plan.catalog, settings) as served,
+        Client(served.url) as client,
+        httpx.Client(base_url=served.url) as http,
+        triton.InferenceServerClient(served.grpc) as remote,
+    ):
+        x = np.float32([[5, 6]])
+        tensor = triton.InferInput("x", [1, 2], "FP32")
+        tensor.set_data_from_numpy(x)
+        body = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [5, 6]}]}
+        off = {"semaforo-cache": "off"}
+
+        def http_count(**more: Any) -> Any:
+            headers = more.pop("headers", {})
+            return http.post("/v2/models/count/infer", json={**body, **more}, headers=headers).json()[
+                "outputs"
+            ][0]["data"][0]
+
+        kept = http_count()
+        fresh = [
+            http_count(headers=off),
+            http_count(parameters={"semaforo_cache": "off"}),
+            int(client.infer("count", x=x, cache=False)["n"][0]),
+            int(remote.infer("count", [tensor], headers=off).as_numpy("n")[0]),
+            int(remote.infer("count", [tensor], parameters={"semaforo_cache": "off"}).as_numpy("n")[0]),
+        ]
+        assert len({kept, *fresh}) == 6, "each was counted"
+        assert int(client.infer("count", x=x)["n"][0]) == kept, "and none was kept"
+        assert int(remote.infer("count", [tensor]).as_numpy("n")[0]) == kept
+        chat = {"model": "chat", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
+        said = [
+            http.post("/v1/chat/completions", json=chat, headers=headers).json()["choices"][0]["message"]
+            for headers in ({}, off, {})
+        ]
+        assert said[0] == said[2] != said[1]
+        assert client.chat("chat", "hi", temperature=0, cache=False).text() != said[0]["content"]
+        wrong = http.post("/v2/models/count/infer", json=body, headers={"semaforo-cache": "on"})
+        assert wrong.status_code == 400
+        assert "it takes off" in wrong.json()["error"]
 
 
 def test_a_cache_is_bounded_in_bytes_and_age() -> None:

@@ -13,7 +13,6 @@ import pytest
 from semaforo import AsyncFleet, Fleet
 from semaforo.build import blueprint
 from semaforo.config.fleet import FleetFileError
-from semaforo.errors import SemaforoError
 from served_fleet import serving
 
 FLEET = """\
@@ -276,11 +275,3 @@ def test_what_cannot_be_compared_is_refused(fleet_file: Path, old: str, new: str
     fleet_file.write_text(text.replace(old, new))
     with pytest.raises(FleetFileError, match=re.escape(message)):
         Fleet.open(fleet_file)
-
-
-def test_a_header_that_is_not_off_is_refused(fleet_file: Path) -> None:
-    plan = blueprint(fleet_file)
-    with serving(plan.catalog) as served, httpx.Client(base_url=served.url) as http:
-        found = http.post("/v2/models/topic/infer", json={"inputs": []}, headers={"semaforo-cache": "no"})
-        assert found.status_code == 400
-    assert issubclass(FleetFileError, SemaforoError)

@@ -200,12 +200,13 @@ class AsyncFleet:
     ) -> AsyncChat:
         """See `AnyFleet.chat`."""
         engine = self._open()
+        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        inferred = None
         if is_auto(engine.catalog, target):
-            said_now = messages if isinstance(messages, list) else [{"role": "user", "content": messages}]
-            target = of_chat(engine.catalog, engine.tasks, {"messages": said_now}).task
+            inferred = of_chat(engine.catalog, engine.tasks, {"messages": said})
+            target = inferred.task
         if engine.catalog.task_of(target).kind != "chat":
             raise InvalidRequest(f"'{target}' takes tensors: ask it by infer")
-        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         call = parse_chat({**fields, "model": target, "messages": said})
         contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         request = Request(
@@ -218,6 +219,8 @@ class AsyncFleet:
             max_tokens=call.max_tokens,
             affinity=chat_affinity(call.body, tenant),
         )
+        if inferred is not None:
+            engine.inferred(request.id, inferred)
         stream = engine.stream(request, Chat(call.body))
         await stream.first()
         return AsyncChat(_Chatting(stream, self._answer))

@@ -23,10 +23,12 @@ import msgspec
 
 from semaforo.api import replies
 from semaforo.api.answer import FleetAnswer, Served, Story
+from semaforo.api.auto import fitting
 from semaforo.api.inputs import outputs_of, tensors_of
 from semaforo.core.effects import Decided
 from semaforo.entities import Contract, Ref, TaskType, TensorSpec
 from semaforo.errors import InvalidRequest, NotFound, ProtocolError, SemaforoError
+from semaforo.live.auto import AUTO
 from semaforo.live.crew import ReplicaStatus
 from semaforo.live.feedback import Opinion
 from semaforo.wire.openai import parse_chat
@@ -98,6 +100,7 @@ class Calls:
         self._url = url
         self._story = story
         self._known: dict[tuple[str, str], TaskType] = {}
+        self._all: list[TaskType] = []
 
     def infer(
         self,
@@ -269,9 +272,8 @@ class Calls:
         reply = yield self._question(target, version, contract, headers, task, tensors, parameters)
         if reply.status in _STALE and kept:
             # What was kept may be out of date, and then the server is right to refuse what fits it.
-            newer = yield from self._task(target, version)
+            newer, (tensors, _, single), _ = yield from self._fitting(target, version, values, anew=True)
             if newer != task:
-                tensors, _, single = tensors_of(newer, values)
                 reply = yield self._question(target, version, contract, headers, newer, tensors, parameters)
         self._check(reply)
         return reply, single
@@ -308,20 +310,38 @@ class Calls:
         )
 
     def _fitting(
-        self, target: str, version: str, values: Mapping[str, Any]
+        self, target: str, version: str, values: Mapping[str, Any], *, anew: bool = False
     ) -> Call[tuple[TaskType, tuple[Tensors, Ref, bool], bool]]:
         """Return what the target takes, the values made to fit it, and whether it was known before."""
-        known = self._known.get((target, version))
+        known = self._known.get((target, version)) if not anew else None
         if known is not None:
             with suppress(InvalidRequest):
                 return known, tensors_of(known, values), True
-        task = yield from self._task(target, version)
+        if target == AUTO and not version and self._all and not anew:
+            with suppress(InvalidRequest):
+                return (*fitting(self._all, values), True)
+        try:
+            task = yield from self._task(target, version)
+        except NotFound:
+            if target != AUTO or version:
+                raise
+            self._all = yield from self._described()
+            return (*fitting(self._all, values), False)
         try:
             return task, tensors_of(task, values), False
         except InvalidRequest:
             if tuple(spec.name for spec in (*task.inputs, *task.outputs)) == _CHAT_TENSORS:
                 raise InvalidRequest(f"'{target}' chats: ask it by chat") from None
             raise
+
+    def _described(self) -> Call[list[TaskType]]:
+        """Return what every name takes that takes tensors."""
+        found = []
+        for name in (yield from self.names()):
+            task = yield from self._task(name, "")
+            if tuple(spec.name for spec in (*task.inputs, *task.outputs)) != _CHAT_TENSORS:
+                found.append(task)
+        return found
 
     def _task(self, target: str, version: str) -> Call[TaskType]:
         reply = yield _get(_model(target, version))

@@ -39,6 +39,15 @@ def of_tensors(model: TaskModel | None, found: list[str], arrays: Mapping[str, A
     return infer(model, found, tensor_signals(arrays))
 
 
+def of_prompt(catalog: Catalog, model: TaskModel | None, text: str) -> Inferred:
+    """Find the task of a chat of one message.
+
+    Raises:
+        InvalidRequest: It cannot be told; the candidates are named.
+    """
+    return of_chat(catalog, model, {"messages": [{"role": "user", "content": text}]})
+
+
 def of_chat(catalog: Catalog, model: TaskModel | None, body: Mapping[str, Any]) -> Inferred:
     """Find the task of a chat.
 

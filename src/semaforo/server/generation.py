@@ -7,6 +7,7 @@ chat's body (``max_tokens``, ``temperature`` …). A tensor task takes one row, 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from semaforo.entities import Ref, Request, TaskType
 from semaforo.errors import InvalidRequest, SemaforoError
 from semaforo.live.answer import Answer
+from semaforo.live.auto import is_auto, of_prompt, of_tensors
 from semaforo.live.stream import Stream
 from semaforo.server.http import SSE, HttpRequest, HttpResponse, Response, StreamResponse, json_response
 from semaforo.server.inference import Inference
@@ -35,11 +37,11 @@ class Generation:
 
     async def generate(self, request: HttpRequest) -> Response:
         """``POST /v2/models/{model}[/versions/{version}]/generate``."""
-        task, fields, parameters = await self._read(request)
+        target, task, fields, parameters = await self._read(request)
         if task.kind == "tensor":
-            answer, value = await self._tensors(request, task, fields, parameters)
+            answer, value = await self._tensors(request, target, task, fields, parameters)
             return json_response(value, headers=self._inference.served.of(answer, request.id))
-        work, chat = self._chat(request, fields, parameters)
+        work, chat = self._chat(request, target, fields, parameters)
         stream = self._engine.stream(work, chat)
         request.when_gone(stream.close)
         parts = [text_of(chunk.delta) async for chunk in stream]
@@ -49,12 +51,12 @@ class Generation:
 
     async def generate_stream(self, request: HttpRequest) -> Response:
         """``POST /v2/models/{model}[/versions/{version}]/generate_stream``."""
-        task, fields, parameters = await self._read(request)
+        target, task, fields, parameters = await self._read(request)
         if task.kind == "tensor":
-            answer, value = await self._tensors(request, task, fields, parameters)
+            answer, value = await self._tensors(request, target, task, fields, parameters)
             headers = (*SSE, *self._inference.served.of(answer, request.id))
             return HttpResponse(200, headers, encode(msgspec.json.encode(value)))
-        work, chat = self._chat(request, fields, parameters)
+        work, chat = self._chat(request, target, fields, parameters)
         stream = self._engine.stream(work, chat)
         request.when_gone(stream.close)
         # What fails before the first chunk fails with a status of its own.
@@ -63,21 +65,55 @@ class Generation:
             _events(stream, fields), headers=(*SSE, (b"semaforo-request-id", request.id.encode()))
         )
 
-    async def _read(self, request: HttpRequest) -> tuple[TaskType, dict[str, Any], dict[str, Any]]:
+    async def _read(self, request: HttpRequest) -> tuple[str, TaskType, dict[str, Any], dict[str, Any]]:
         target = request.params["model"]
         catalog = self._engine.catalog
-        task = catalog.task_of(target)
-        catalog.resolve(target, request.params.get("version", ""))
+        unnamed = is_auto(catalog, target)
+        if not unnamed:
+            catalog.resolve(target, request.params.get("version", ""))
         fields = await request.json()
         if not isinstance(fields, dict):
             raise InvalidRequest("the body is an object of named inputs")
         parameters = fields.pop("parameters", None) or {}
         if not isinstance(parameters, dict):
             raise InvalidRequest("parameters is an object")
-        return task, fields, parameters
+        if unnamed:
+            target = self._found(request, fields)
+            catalog.resolve(target, request.params.get("version", ""))
+        return target, catalog.task_of(target), fields, parameters
+
+    def _found(self, request: HttpRequest, fields: dict[str, Any]) -> str:
+        """Return the task of fields that name none.
+
+        Raises:
+            InvalidRequest: It cannot be told.
+        """
+        engine = self._engine
+        fit: dict[str, Tensors] = {}
+        for name, task in engine.catalog.tasks.items():
+            if task.kind == "chat":
+                continue
+            given = fields
+            if "id" in fields and _no_input(task, "id"):
+                given = {field: value for field, value in fields.items() if field != "id"}
+            with suppress(InvalidRequest):
+                fit[name] = one_row(task, given)[0]
+        text = fields.get("text_input")
+        if not fit and isinstance(text, str):
+            found = of_prompt(engine.catalog, engine.tasks, text)
+        else:
+            arrays = next(iter(fit.values())).arrays if fit else {}
+            found = of_tensors(engine.tasks, list(fit), arrays)
+        engine.inferred(request.id, found)
+        return found.task
 
     async def _tensors(
-        self, request: HttpRequest, task: TaskType, fields: dict[str, Any], parameters: dict[str, Any]
+        self,
+        request: HttpRequest,
+        target: str,
+        task: TaskType,
+        fields: dict[str, Any],
+        parameters: dict[str, Any],
     ) -> tuple[Answer, dict[str, Any]]:
         echoed = (
             {"id": fields.pop("id")} if isinstance(fields.get("id"), str) and _no_input(task, "id") else {}
@@ -88,7 +124,7 @@ class Generation:
         size = sum(array.nbytes for array in tensors.arrays.values())
         work = Request(
             request.id,
-            request.params["model"],
+            target,
             request.params.get("version", ""),
             asked.variant,
             asked.contract,
@@ -103,15 +139,14 @@ class Generation:
         return answer, echoed | value | plain(task, answer.result)
 
     def _chat(
-        self, request: HttpRequest, fields: dict[str, Any], parameters: dict[str, Any]
+        self, request: HttpRequest, target: str, fields: dict[str, Any], parameters: dict[str, Any]
     ) -> tuple[Request, Chat]:
         text = fields.get("text_input")
         if not isinstance(text, str):
             raise InvalidRequest("text_input is missing: give the prompt as a text")
         asked = self._inference.ask(request, parameters)
         rest = {name: value for name, value in fields.items() if name not in ("text_input", "id", "stream")}
-        params = request.params
-        return chat_of(request.id, params["model"], params.get("version", ""), text, rest, asked)
+        return chat_of(request.id, target, request.params.get("version", ""), text, rest, asked)
 
 
 def _ended(stream: Stream) -> Answer:

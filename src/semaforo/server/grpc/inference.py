@@ -2,7 +2,7 @@
 
 What happens to a request, in order:
 
-1. Its target names a task, whose `GrpcCodec` takes the tensors out of the message.
+1. Its target names a task, or is ``auto`` and the task is found; its `GrpcCodec` takes the tensors out of it.
 2. Its contract is read from metadata and parameters; of its deadline and the call's own the sooner counts.
 3. With an idempotency key it joins, or is answered like, an earlier request with the same key.
 4. The engine gets it; when the call is cancelled, by its client or by the end of its connection, so is the work.
@@ -21,6 +21,8 @@ import numpy as np
 from semaforo.entities import Request
 from semaforo.errors import Expired, InvalidRequest, SemaforoError
 from semaforo.live.answer import Answer
+from semaforo.live.auto import candidates, is_auto, of_prompt, of_tensors
+from semaforo.routing.tasks import Given, fitting
 from semaforo.server.description import signature
 from semaforo.server.grpc.door import Context, Door, Headers, headers_of
 from semaforo.server.http import HttpResponse
@@ -134,6 +136,8 @@ class Inference:
             SemaforoError: It is not one that can be served.
         """
         target, version = request.model_name, request.model_version
+        if is_auto(self.engine.catalog, target):
+            target = self._found(request, request_id)
         codec = self._codec(target, version)
         call = codec.decode(request)
         asked = self._ask(caller, call.parameters)
@@ -142,6 +146,25 @@ class Inference:
             return Job(codec, call, asked, work, payload)
         work = work_of(request_id, target, version, call, asked)
         return Job(codec, call, asked, work, call.tensors)
+
+    def _found(self, request: Any, request_id: str) -> str:
+        """Return the task of a ``ModelInferRequest`` that names none.
+
+        Raises:
+            InvalidRequest: It cannot be told.
+        """
+        engine = self.engine
+        given = {one.name: Given(one.datatype, tuple(one.shape[1:])) for one in request.inputs}
+        names = candidates(engine.catalog, given)
+        chats = fitting(engine.catalog.tasks, None) if not names and given.keys() == {"text_input"} else []
+        if chats:
+            text = _prompt(self._codec(chats[0], "").decode(request))
+            found = of_prompt(engine.catalog, engine.tasks, text)
+        else:
+            arrays = self._codec(names[0], "").decode(request).tensors.arrays if names else {}
+            found = of_tensors(engine.tasks, names, arrays)
+        engine.inferred(request_id, found)
+        return found.task
 
     def encode(self, job: Job, answer: Answer) -> Any:
         """Return the ``ModelInferResponse`` of an answer.
@@ -245,14 +268,18 @@ def text_tensor(text: str) -> Tensors:
     return Tensors({"text_output": np.array([text], object)})
 
 
-def _chat(request_id: str, target: str, version: str, call: Call, asked: Asked) -> tuple[Request, Chat]:
+def _prompt(call: Call) -> str:
     given = call.tensors.arrays["text_input"]
     if len(given) != 1:
         raise InvalidRequest(f"input 'text_input' has {len(given)} rows; a chat takes one")
     try:
-        text = given[0].decode()
+        return str(given[0].decode())
     except UnicodeDecodeError:
         raise InvalidRequest("input 'text_input' is not UTF-8") from None
+
+
+def _chat(request_id: str, target: str, version: str, call: Call, asked: Asked) -> tuple[Request, Chat]:
+    text = _prompt(call)
     asked.parameters.pop("triton_enable_empty_final_response", None)
     return chat_of(request_id, target, version, text, {}, asked)
 

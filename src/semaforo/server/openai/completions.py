@@ -21,10 +21,11 @@ import msgspec
 from semaforo.entities import Ref, Request
 from semaforo.errors import InvalidRequest, SemaforoError
 from semaforo.features import chat_affinity, chat_needs, chat_tokens
+from semaforo.live.auto import is_auto, of_prompt
 from semaforo.live.stream import Stream
 from semaforo.server.http import JSON, SSE, HttpRequest, HttpResponse, Response, StreamResponse
 from semaforo.server.openai.door import NO_STREAM, Door, decode
-from semaforo.server.openai.names import CHAT, find
+from semaforo.server.openai.names import CHAT, find, tasks_of
 from semaforo.server.openai.streams import COMMENT, SILENCE_S, serving
 from semaforo.wire.completion import Completion
 from semaforo.wire.contract import Asked
@@ -49,7 +50,13 @@ class TextCompletions:
         """``POST /v1/completions``."""
         body = await request.body()
         call = parse_prompts(decode(body))
-        target, _ = find(self._door.catalog, call.model, CHAT)
+        catalog, engine = self._door.catalog, self._door.engine
+        if is_auto(catalog, call.model) and len(tasks_of(catalog, CHAT)) > 1:
+            found = of_prompt(catalog, engine.tasks, "\n".join(call.prompts))
+            engine.inferred(request.id, found)
+            target = found.task
+        else:
+            target, _ = find(catalog, call.model, CHAT)
         self._honoured(call, target)
         asked = self._door.asked(request, call.priority)
         work = self._work(request, call, target, asked)
