@@ -203,4 +203,6 @@ def test_generate_takes_it_too(served: Served) -> None:
         assert '"text_output":"pass"' in streamed.text
         body = {"model": "auto", "prompt": ["moon rose", "heart dawn"]}
         assert http.post("/v1/completions", json=body).json()["model"] == "poet"
+        unclear = http.post("/v1/completions", json={**body, "prompt": "zzz"})
+        assert (unclear.status_code, unclear.json()["error"]["param"]) == (400, "model")
         assert http.post("/v2/models/auto/generate", json={"words": "rain"}).status_code == 400

@@ -51,8 +51,12 @@ class TextCompletions:
         body = await request.body()
         call = parse_prompts(decode(body))
         catalog, engine = self._door.catalog, self._door.engine
-        if is_auto(catalog, call.model) and len(tasks_of(catalog, CHAT)) > 1:
-            found = of_prompt(catalog, engine.tasks, "\n".join(call.prompts))
+        several = is_auto(catalog, call.model) and len(tasks_of(catalog, CHAT)) > 1
+        if several and engine.tasks is not None:
+            try:
+                found = of_prompt(catalog, engine.tasks, "\n".join(call.prompts))
+            except InvalidRequest as error:
+                raise InvalidField("model", error.message) from None
             engine.inferred(request.id, found)
             target = found.task
         else:
