@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from semaforo.routing import metrics
 from semaforo.routing.router import Router
 from semaforo.routing.scorer import Scorer
 from semaforo.routing.table import Table
-from semaforo.routing.words import learned
+from semaforo.routing.trees import Forest
+from semaforo.routing.words import bags, learned
 
 
 def sums(rows: int, seed: int = 0, groups: int = 6) -> Table:
@@ -90,6 +92,17 @@ def test_words_are_weighted_by_how_rare_they_are() -> None:
     assert words.vector([])[2] == 1.0
 
 
+def test_buckets_come_in_order_once_with_how_often() -> None:
+    text = words_of("to be or not to be or to be quite sure")
+    found, counts = bags(text, 1 << 17)
+    assert (np.diff(found) > 0).all()
+    assert len(found) == len(set(text)) + len(set(pairwise(text)))
+    assert counts.sum() == 2 * len(text) - 1
+    assert counts.max() == 3
+    assert len(bags([], 1 << 17)[0]) == 0
+    assert bags(["one"], 1 << 17)[1].tolist() == [1]
+
+
 def test_a_text_is_counted_whatever_is_in_it() -> None:
     found = text_numbers("What is 3 + 4?\nA. seven\nB. not eight, Привет 日本")
     assert tuple(found) == TEXT_NUMBERS
@@ -111,6 +124,25 @@ def test_exported_trees_say_what_scikit_learn_says() -> None:
     model = HistGradientBoostingRegressor(**levels.TREES).fit(rows, target)
     trees = levels.exported(model)
     assert np.allclose(trees.predict(rows)[:, 0], model.predict(rows))
+
+
+def test_sums_of_trees_are_walked_together_and_small_trees_filled_up() -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(200, 3))
+    parts, wanted = [], []
+    for leaves, target in ((8, np.sin(3 * rows[:, 0])), (2, rows[:, 1]), (3, np.ones(200))):
+        model = HistGradientBoostingRegressor(max_iter=5, max_leaf_nodes=leaves).fit(rows, target)
+        parts.append(levels.exported(model))
+        wanted.append(model.predict(rows))
+    forest = Forest(parts)
+    assert np.allclose([forest.predict(row) for row in rows], np.array(wanted).T)
+    many = HistGradientBoostingRegressor(max_iter=1, max_leaf_nodes=20, min_samples_leaf=2).fit(
+        rows, rows[:, 0]
+    )
+    with pytest.raises(ValueError, match="leaves: 8 is the most"):
+        Forest([levels.exported(many)])
 
 
 def test_a_trained_router_beats_chance_and_survives_its_bytes(router: Router) -> None:

@@ -108,8 +108,8 @@ def gains_of(
     """Return by variant how much better than usual it is likely to do, and the trust in that, for each request."""
     predictor = scorer.predictor
     scores, trust = scorer.predict(task, [signals for _, signals in asked])
-    usual = predictor.usual(task)
-    columns: dict[str, int] = {name: j for j, name in enumerate(predictor.models)}
+    usual = scorer.usual(task)
+    columns = {name: j for j, name in enumerate(predictor.models)}
     found = []
     for row, (effect, _) in enumerate(asked):
         gain: dict[str, float] = {}

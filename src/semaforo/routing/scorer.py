@@ -7,14 +7,15 @@ targets are walked together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semaforo.features.signals import Signals
 from semaforo.features.text import TEXT_NUMBERS, text_vector, words_of
-from semaforo.routing.predictor import PARTS, Predictor, softmax
-from semaforo.routing.trees import joined
+from semaforo.routing.predictor import PARTS, Predictor
+from semaforo.routing.trees import Forest
 
 Floats = NDArray[np.float64]
 
@@ -31,88 +32,115 @@ class Scorer:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self._h = len(predictor.basis)
-        self._trees = joined(predictor.trees) if predictor.trees else None
+        self._forest = Forest(predictor.trees) if predictor.trees else None
+        self._usual: dict[str, Floats] = {}
         # What a known task adds is no matter of the domain: out of it, it is all there is.
-        self._outside_known = np.vstack([np.ones((1, self._h)), predictor.outside[1:]])
-        near = predictor.neighbours
-        self._targets = near.targets.astype(np.float32) if near is not None else None
+        outside = np.vstack([np.ones((1, self._h)), predictor.outside[1:]])
+        self._known = (outside, predictor.inside - outside)
+        topics, near = predictor.topics, predictor.neighbours
+        self._means = _with_ones(topics.means) if topics is not None else None
+        self._targets = _with_ones(near.targets) if near is not None else None
+        self._domain: list[float] = predictor.domain.tolist()
         blocks: list[NDArray[np.float32]] = []
         self._at: list[slice] = []
-        self._columns = 0
+        columns = 0
         for block in (
             predictor.linear,
-            predictor.topics.centroids if predictor.topics is not None else None,
-            predictor.neighbours.space if predictor.neighbours is not None else None,
+            topics.centroids if topics is not None else None,
+            near.space if near is not None else None,
         ):
             width = 0 if block is None else block.shape[1]
-            self._at.append(slice(self._columns, self._columns + width))
-            self._columns += width
+            self._at.append(slice(columns, columns + width))
+            columns += width
             if block is not None:
                 blocks.append(block.astype(np.float32))
         self._matrix = np.ascontiguousarray(np.hstack(blocks)) if blocks else None
 
+    def usual(self, task: str) -> Floats:
+        """Return `Predictor.usual`, worked out once for each task that is known."""
+        if task not in self.predictor.tasks:
+            return self.predictor.base
+        if task not in self._usual:
+            self._usual[task] = self.predictor.usual(task)
+        return self._usual[task]
+
     def predict(self, task: str, signals: Sequence[Signals]) -> tuple[Floats, Floats]:
         """Return predicted scores ``(n, m)`` in 0…1, and how far each request is in the domain, ``(n,)`` in 0…1."""
         predictor = self.predictor
-        n = len(signals)
+        scores = np.empty((len(signals), len(predictor.base)))
+        trust = np.zeros(len(signals))
         known = task in predictor.tasks
-        levels = np.zeros((n, len(PARTS), self._h))
-        rows = np.empty((n, len(TEXT_NUMBERS) + len(predictor.features) + (len(PARTS) - 1) * self._h))
-        trust = np.zeros(n)
         for i, signal in enumerate(signals):
-            trust[i] = self._look(task, signal, levels[i], rows[i])
-        if not known:
-            trust[:] = 0.0
-        if self._trees is not None:
-            levels[:, -1, :] = self._trees.predict(rows).reshape(n, self._h)
-        outside = self._outside_known if known else predictor.outside
-        share = trust[:, None, None]
-        targets = (levels * (share * predictor.inside + (1.0 - share) * outside)).sum(axis=1)
-        return np.clip(predictor.base + targets @ predictor.basis, 0.0, 1.0), trust
+            levels, sure = self._look(task, signal)
+            if known:
+                trust[i] = sure
+                outside, more = self._known
+                weights = outside + sure * more
+            else:
+                weights = predictor.outside
+            scores[i] = predictor.base + np.add.reduce(levels * weights) @ predictor.basis
+        np.maximum(scores, 0.0, out=scores)
+        return np.minimum(scores, 1.0, out=scores), trust
 
-    def _look(self, task: str, signal: Signals, levels: Floats, row: Floats) -> float:
-        """Fill in the levels below the trees ``(parts, h)`` and the features of the trees; return the trust."""
-        predictor = self.predictor
+    def _look(self, task: str, signal: Signals) -> tuple[Floats, float]:
+        """Return what each level says of a request ``(parts, h)``, and the trust in it."""
+        predictor, h, looks = self.predictor, self._h, len(TEXT_NUMBERS)
+        levels = np.zeros((len(PARTS), h))
+        given = looks + len(predictor.features)
+        row = np.empty(given + (len(PARTS) - 1) * h)
         own = predictor.tasks.get(task)
         if own is not None:
             levels[0] = own
-        looks = len(TEXT_NUMBERS)
         unknown, group, nearest = 0.0, 1.0, 1.0
         if predictor.words is not None and signal.text:
             words = words_of(signal.text)
             row[:looks] = text_vector(signal.text, words)
             at, values, unknown = predictor.words.vector(words)
             if self._matrix is not None:
-                found = values @ self._matrix[at]
+                found = values @ self._matrix.take(at, axis=0)
                 linear, topics, space = self._at
                 if predictor.linear is not None:
                     levels[1] = found[linear]
-                if predictor.topics is not None:
-                    alike = found[topics]
-                    group = float(alike.max())
-                    levels[2] = softmax(predictor.topics.sharpness * alike) @ predictor.topics.means
+                if self._means is not None and predictor.topics is not None:
+                    levels[2], group = _blend(found[topics], predictor.topics.sharpness, self._means)
                 if predictor.neighbours is not None:
                     levels[3], nearest = self._near(found[space])
         else:
             row[:looks] = np.nan
-        given = looks + len(predictor.features)
         if predictor.features:
             row[looks:given] = [signal.numbers.get(name, np.nan) for name in predictor.features]
         row[given:] = levels[:-1].ravel()
-        weights = predictor.domain
+        if self._forest is not None:
+            levels[-1] = self._forest.predict(row)
+        weights = self._domain
         strange = weights[0] * unknown + weights[1] * group + weights[2] * nearest + weights[3]
-        return float(1.0 / (1.0 + np.exp(min(_UNSURE, strange))))
+        return levels, 1.0 / (1.0 + exp(min(_UNSURE, strange)))
 
-    def _near(self, place: NDArray[np.float32]) -> tuple[Floats, float]:
+    def _near(self, place: NDArray[np.float32]) -> tuple[NDArray[np.float32] | float, float]:
         """Return the mean target ``(h,)`` of the neighbours, by likeness, and the likeness of the nearest."""
         neighbours = self.predictor.neighbours
         assert neighbours is not None
         assert self._targets is not None
-        length = float(np.sqrt(place @ place))
+        length = sqrt(place.dot(place))
         if not length:
-            return np.zeros(self._h), 0.0
+            return 0.0, 0.0
         alike = neighbours.points @ (place / np.float32(length))
-        most = float(alike.max())
-        weights = np.exp(np.float32(neighbours.sharpness) * (alike - np.float32(most)))
-        found: Floats = (weights @ self._targets) / float(weights.sum())
-        return found, most
+        return _blend(alike, neighbours.sharpness, self._targets)
+
+
+def _blend(
+    alike: NDArray[np.float32], sharpness: float, values: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """Return the mean of values ``(p, h)`` under the softmax of likeness ``(p,)``, and the greatest likeness.
+
+    The last column of `values` is 1, so that one product gives the sum of the weights as well.
+    """
+    most = alike.max()
+    weights = alike - most
+    weights *= np.float32(sharpness)
+    found: NDArray[np.float32] = np.exp(weights, out=weights) @ values
+    return found[:-1] / found[-1], float(most)
+
+
+def _with_ones(values: Floats) -> NDArray[np.float32]:
+    return np.hstack([values, np.ones((len(values), 1))]).astype(np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semaforo.routing.predictor import Neighbours, Topics, softmax
-from semaforo.routing.trees import Trees
+from semaforo.routing.trees import LEAVES, Trees
 from semaforo.routing.words import Words
 
 Floats = NDArray[np.float64]
@@ -21,7 +21,7 @@ SHARPNESS = (5.0, 10.0, 20.0, 40.0)
 DIMENSIONS = 48
 POINTS = 1024
 TREES: dict[str, Any] = {
-    "max_iter": 120, "learning_rate": 0.05, "max_depth": 4, "max_leaf_nodes": 8, "min_samples_leaf": 40,
+    "max_iter": 120, "learning_rate": 0.05, "max_depth": 4, "max_leaf_nodes": LEAVES, "min_samples_leaf": 40,
     "l2_regularization": 5.0, "early_stopping": False,
 }  # fmt: skip
 
