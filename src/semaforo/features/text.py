@@ -102,9 +102,9 @@ def text_vector(text: str, words: list[str] | None = None) -> NDArray[np.float64
     return np.array([
         log1p(len(text)), log1p(n), len(lines), mean, max(lengths), sqrt(max(0.0, square - mean * mean)),
         sum(often for k, often in lengths.items() if k > _LONG) / n, numbers / size, log1p(numbers),
-        counts[_UPPER] / size, counts[_FORMULA] / size, counts[_OTHER] / size, beyond / size, min(counts[_ASKING], 10),
-        counts[_STOP] / n, counts[_COMMA] / n, min(counts[_BLANK], 20), min(counts[_QUOTE], 20), len(unlike) / n,
-        line, _spread(rest, line), max(rest), min(rest), lines[0],
+        counts[_UPPER] / size, counts[_FORMULA] / size, counts[_OTHER] / size, beyond / size,
+        min(counts[_ASKING], 10), counts[_STOP] / n, counts[_COMMA] / n, min(counts[_BLANK], 20),
+        min(counts[_QUOTE], 20), len(unlike) / n, line, _spread(rest, line), max(rest), min(rest), lines[0],
         _often(words, unlike, _NEGATIONS), _often(words, unlike, _QUESTIONS), _often(words, unlike, _COMPUTING),
         _often(words, unlike, _PERSONS), _often(words, unlike, _CONDITIONS),
     ], np.float64)  # fmt: skip
