@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from semaforo.entities.final import final_answer
 from semaforo.errors import InvalidRequest
 from semaforo.features.answer import (
     ANSWER_NUMBERS,
     agreement_numbers,
     answer_numbers,
-    final_answer,
     scores_numbers,
 )
 from semaforo.routing.cascade import FEATURES, answer_signals, cascade_table
@@ -75,8 +75,9 @@ def test_a_cascade_table_knows_the_cheap_answer_and_not_the_dear_one() -> None:
     assert [signals.numbers[f] for f in FEATURES] == seen.numbers[0].tolist()
     with pytest.raises(InvalidRequest, match="no model 'x'"):
         cascade_table(table, "x")
-    with pytest.raises(InvalidRequest, match="no column 'answer'"):
-        cascade_table(seen, "cheap")
+    assert cascade_table(seen, "cheap") is seen, "features of answers do where the answers are not known"
+    with pytest.raises(InvalidRequest, match="neither a column 'answer'"):
+        cascade_table(Table(("cheap", "dear"), ("t",), ("2 + 2?",), scores, scores), "cheap")
 
 
 def stream(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
 import msgspec
 import yaml
 
 from semaforo.api.function import annotated_output, declared
 from semaforo.build import Built
+from semaforo.build.verifiers import digest_of
 from semaforo.config.graphs import STEP_KEYS
 from semaforo.entities.units import parse_duration
 from semaforo.errors import ConfigError, nearest
@@ -129,6 +131,10 @@ class Value:
         """Return how many numbers each row has."""
         return self._called("size")
 
+    def agrees(self, *others: Value) -> Value:
+        """Return whether it says the same as another value; with several, the share of pairs that do."""
+        return Value(f"agree({', '.join(value.text for value in (self, *others))})")
+
     def abs(self) -> Value:
         """Return the absolute value."""
         return self._called("abs")
@@ -176,6 +182,8 @@ class Graph:
         forget: How long a session that is not used is remembered, such as ``"10m"``, or seconds.
         in_flight: Requests of the graph that run at once.
         quality: 0…1 in the task's metric; None = not known.
+        stream: Of a chat that several steps may answer: whether it is held back until it is known which one does,
+            or begins at once, and restarts with a marker.
 
     Attributes:
         input: What a request gives.
@@ -191,8 +199,9 @@ class Graph:
         forget: str | float = 600.0,
         in_flight: int = 256,
         quality: float | None = None,
+        stream: Literal["hold", "restart"] = "hold",
     ) -> None:
-        self.name, self.task = name, task
+        self.name, self.task, self._stream = name, task, stream
         self.input, self.session = Given(INPUT), Given(SESSION)
         self.in_flight, self.quality, self.forget_s = in_flight, quality, _seconds(forget)
         self._remembered = declared(session or {}, name)
@@ -220,8 +229,8 @@ class Graph:
             when: Condition on the rows it runs for.
             after: Steps that must have ended before.
             delay: How long to hold it back; it never begins if it is not needed by then.
-            more: As in a fleet file: ``each``, ``at_once``, ``prompt``, ``variant``, ``version``, ``min_quality``,
-                ``max_cost``.
+            more: As in a fleet file: ``each``, ``at_once``, ``samples``, ``prompt``, ``variant``, ``version``,
+                ``min_quality``, ``max_cost``.
 
         Raises:
             ConfigError: A name is taken, or there is no such setting.
@@ -285,6 +294,38 @@ class Graph:
         source = register(whole, function)
         return self._add("call", source, title, inputs, when, after, delay, {}, outputs=gives)
 
+    def verify(
+        self,
+        answer: Given | Value,
+        *,
+        by: str | Path,
+        against: str = "",
+        name: str = "",
+        inputs: Mapping[str, Value] | None = None,
+        when: Value | str = "",
+        after: Sequence[Given] = (),
+        delay: str | float = 0.0,
+    ) -> Given:
+        """Add a step that predicts what a dear model gains on an answer: it gives ``gain`` and ``trust``.
+
+        Args:
+            answer: The step whose answer is looked at, or an output of it.
+            by: File of the verifier, as `semaforo router train --cascade` writes one.
+            against: The dear model; the only other one that it knows where left out.
+            name: Of the step; ``verify`` where left out.
+            inputs: What it knows of the question: name → value; the graph's inputs where left out.
+            when, after, delay: As of `ask`.
+
+        Raises:
+            ConfigError: A name is taken.
+        """
+        path = Path(by).absolute()
+        looked_at = answer.name if isinstance(answer, Given) else answer.text
+        return self._add(
+            "verify", str(path), name or "verify", inputs, when, after, delay, {"against": against},
+            verifies=looked_at, digest=digest_of(path),
+        )  # fmt: skip
+
     def fuse(
         self,
         method: str,
@@ -336,6 +377,7 @@ class Graph:
             answer=self._answer or {"": last},
             session=self._remembered,
             remember=self._remember,
+            stream=self._stream,
         )
 
     def served(self) -> Built:
@@ -359,6 +401,7 @@ class Graph:
         if self._remembered:
             graph["session"] = {spec.name: _type(spec) for spec in self._remembered}
             graph |= {"remember": self._remember, "forget": f"{self.forget_s:g}s"}
+        graph |= {"stream": self._stream} if self._stream != "hold" else {}
         graph |= {"in_flight": self.in_flight} if self.in_flight != 256 else {}
         model: dict[str, Any] = {"task": self.task, "graph": graph}
         model |= {"quality": self.quality} if self.quality is not None else {}
@@ -404,6 +447,9 @@ class Graph:
         return Given(title)
 
 
+_APART = ("name", "kind", "target", "outputs", "options", "verifies", "digest")
+
+
 def _seconds(value: str | float) -> float:
     return parse_duration(value) if isinstance(value, str) else float(value)
 
@@ -417,8 +463,10 @@ def _settings(graph: str, step: Step) -> dict[str, Any]:
     plain = msgspec.to_builtins(step)
     fresh = msgspec.to_builtins(Step(name="", kind=step.kind))
     found: dict[str, Any] = {step.kind: step.target}
+    if step.kind == "verify":
+        found = {"verify": step.verifies, "by": step.target, "sha256": step.digest}
     for key, value in plain.items():
-        if key in ("name", "kind", "target", "outputs", "options") or value == fresh.get(key):
+        if key in _APART or value == fresh.get(key):
             continue
         found[key.removesuffix("_s")] = f"{value:g}s" if key.endswith("_s") else value
     found |= {"outputs": {spec.name: _type(spec) for spec in step.outputs}} if step.outputs else {}

@@ -152,7 +152,7 @@ def catalog_of(file: FleetFile, *, noted: bool = True, fitted: bool = True) -> C
                 scaling[entry.id] = Scaling(*(variant.replicas or model.replicas))
     budgets = _budgets(settings.budgets)
     catalog = Catalog(tasks, variants, templates, scaling, dict(settings.aliases), in_service, budgets)
-    problems += graph_problems(file, catalog)
+    problems += graph_problems(file, catalog, fitted=fitted)
     if problems:
         raise file.error(problems)
     return catalog

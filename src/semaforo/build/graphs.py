@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from semaforo.build.verifiers import check_verifiers, digest_of, models_of
 from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, Problem
 from semaforo.config.graphs import GraphSettings, StepSettings
@@ -16,7 +17,7 @@ from semaforo.errors import ArtefactError, ConfigError, nearest
 from semaforo.graph.check import check
 from semaforo.graph.graph import RUNTIME, Graph, Kind, Step
 
-_KINDS: tuple[Kind, ...] = ("ask", "call", "fuse", "loop")
+_KINDS: tuple[Kind, ...] = ("ask", "call", "fuse", "loop", "verify")
 
 
 def graph_of(name: str, task: str, settings: GraphSettings, folder: Path, *, fitted: bool = True) -> Graph:
@@ -39,12 +40,14 @@ def graph_of(name: str, task: str, settings: GraphSettings, folder: Path, *, fit
         answer=settings.answer or {"": steps[-1].name if steps else ""},
         session=tuple(tensor.spec(title) for title, tensor in settings.session.items()),
         remember=settings.remember,
+        stream=settings.stream,  # type: ignore[arg-type]  # checked by its form
     )
 
 
-def graph_problems(file: FleetFile, catalog: Catalog) -> list[Problem]:
-    """Return all that is wrong with the graphs of a fleet file, nesting in circles included."""
-    return [file.problem(("models", name, "graph", *key), text) for name, key, text in _problems(catalog)]
+def graph_problems(file: FleetFile, catalog: Catalog, *, fitted: bool = True) -> list[Problem]:
+    """Return all that is wrong with the graphs of a fleet file, nesting in circles included; `fitted` as above."""
+    wrong = _problems(catalog, fitted)
+    return [file.problem(("models", name, "graph", *key), text) for name, key, text in wrong]
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -99,13 +102,13 @@ def with_graphs(catalog: Catalog, graphs: Sequence[Built]) -> Catalog:
     whole = msgspec.structs.replace(
         catalog, variants=variants, templates=templates, scaling=scaling, in_service=in_service
     )
-    wrong = [f"graph {name}: {'.'.join(key)}: {text}" for name, key, text in _problems(whole)]
+    wrong = [f"graph {name}: {'.'.join(key)}: {text}" for name, key, text in _problems(whole, True)]
     if wrong:
         raise ConfigError("\n".join(wrong))
     return whole
 
 
-def _problems(catalog: Catalog) -> list[tuple[str, tuple[str, ...], str]]:
+def _problems(catalog: Catalog, fitted: bool) -> list[tuple[str, tuple[str, ...], str]]:
     """Return what is wrong: graph, keys under it, and the text."""
     found: list[tuple[str, tuple[str, ...], str]] = []
     graphs: dict[str, Graph] = {}
@@ -119,6 +122,7 @@ def _problems(catalog: Catalog) -> list[tuple[str, tuple[str, ...], str]]:
 
         graphs[graph.name] = graph
         check(graph, catalog.tasks[catalog.variants[variant_id].task], catalog.task_of, say)
+        check_verifiers(graph, catalog, fitted, say)
     for name in graphs:
         circle = _circle(name, graphs, catalog, (name,))
         if circle:
@@ -130,7 +134,7 @@ def _circle(name: str, graphs: dict[str, Graph], catalog: Catalog, path: tuple[s
     for step in graphs[name].steps:
         if step.kind not in ("ask", "loop"):
             continue
-        for model in _models(step.target, catalog):
+        for model in models_of(step.target, catalog):
             if model == path[0]:
                 return (*path, model)
             if (
@@ -142,16 +146,13 @@ def _circle(name: str, graphs: dict[str, Graph], catalog: Catalog, path: tuple[s
     return ()
 
 
-def _models(target: str, catalog: Catalog) -> list[str]:
-    name = catalog.aliases.get(target, target)
-    if name not in catalog.tasks:
-        return [name]
-    return list(dict.fromkeys(v.model for v in catalog.variants.values() if v.task == name))
-
-
 def _step(name: str, settings: StepSettings, folder: Path, fitted: bool) -> Step:
     kind: Kind = next((k for k in _KINDS if getattr(settings, k)), "ask")
     target = getattr(settings, kind)
+    if kind == "call":
+        target = imported(target, folder)
+    elif kind == "verify":
+        target = str(folder / settings.by)
     options: dict[str, Any] = dict(settings.options)
     if settings.weights:
         options["weights"] = settings.weights
@@ -161,7 +162,7 @@ def _step(name: str, settings: StepSettings, folder: Path, fitted: bool) -> Step
     return Step(
         name=name,
         kind=kind,
-        target=imported(target, folder) if kind == "call" else target,
+        target=target,
         inputs=settings.inputs,
         of=settings.of,
         when=settings.when,
@@ -182,6 +183,10 @@ def _step(name: str, settings: StepSettings, folder: Path, fitted: bool) -> Step
         min_quality=settings.min_quality,
         max_cost=settings.max_cost,
         options=options,
+        samples=settings.samples,
+        verifies=settings.verify,
+        against=settings.against,
+        digest=(settings.sha256 or digest_of(Path(target))) if kind == "verify" else "",
     )
 
 

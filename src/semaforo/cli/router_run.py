@@ -56,7 +56,7 @@ def run_train(asked: Training) -> None:
     with console.status("training on all of them"):
         predictor = train(table, seed=asked.seed)
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    router = Router(predictor, len(table), made, figures, seen=table.marks())
+    router = Router(predictor, len(table), made, figures, verifies=asked.cascade, seen=table.marks())
     try:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_bytes(router.encode())

@@ -7,20 +7,31 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from semaforo.config import forms
-from semaforo.config.forms import Key
+from semaforo.config.forms import Key, word
 from semaforo.config.tensor import TensorSettings
 
 STEP_KEYS: dict[str, tuple[str, ...]] = {
-    "ask": ("inputs", "each", "at_once", "prompt", "variant", "version", "min_quality", "max_cost"),
+    "ask": (
+        "inputs",
+        "each",
+        "at_once",
+        "samples",
+        "prompt",
+        "variant",
+        "version",
+        "min_quality",
+        "max_cost",
+    ),
     "call": ("inputs", "outputs"),
     "fuse": ("of", "wait", "least", "quorum", "weights", "fitted", "options"),
     "loop": ("inputs", "carry", "until", "most", "variant", "version", "min_quality", "max_cost"),
+    "verify": ("by", "against", "sha256", "inputs"),
 }
 """What a step does → the keys that go with it, beside `when`, `after` and `delay`."""
 
 
 class StepSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One step: exactly one of `ask`, `call`, `fuse` and `loop` says what it does."""
+    """One step: exactly one of `ask`, `call`, `fuse`, `loop` and `verify` says what it does."""
 
     SHORT: ClassVar[str] = "ask"
 
@@ -30,6 +41,14 @@ class StepSettings(msgspec.Struct, frozen=True, kw_only=True):
     )] = ""  # fmt: skip
     fuse: Annotated[str, Key("Method by which the answers of `of` become one.")] = ""
     loop: Annotated[str, Key("Task or model that is asked again and again.")] = ""
+    verify: Annotated[str, Key(
+        "Step (or its output) whose answer a trained verifier looks at; gives `gain` and `trust`.",
+    )] = ""  # fmt: skip
+    by: Annotated[str, Key("File of the verifier, seen from the fleet file.")] = ""
+    against: Annotated[str, Key(
+        "Model whose gain it predicts, as in the table it was trained on; the only other one where left out.",
+    )] = ""  # fmt: skip
+    sha256: Annotated[str, Key("Digest that the file must have.")] = ""
     inputs: Annotated[dict[str, str], Key(
         "Input → `step.output`, `input.name` or `session.name`; the graph's input of the same name where left out.",
     )] = {}  # fmt: skip
@@ -60,6 +79,9 @@ class StepSettings(msgspec.Struct, frozen=True, kw_only=True):
     carry: Annotated[dict[str, str], Key("Of a loop: input → output that it becomes in the next round.")] = {}
     until: Annotated[str, Key("Of a loop: condition on a round's outputs, after which a row is done.")] = ""
     most: Annotated[int, Key("Of a loop: most rounds.", forms.COUNT)] = 8
+    samples: Annotated[int, Key(
+        "How often a chat is asked the same; its `text` is what most say, `agreement` their share.", forms.COUNT,
+    )] = 1  # fmt: skip
     prompt: Annotated[str, Key("Of a chat: its message, with references in braces.")] = ""
     outputs: Annotated[dict[str, TensorSettings], Key("What a called function gives.")] = {}
     variant: Annotated[str, Key("Variant to ask; the router's choice where left out.")] = ""
@@ -80,6 +102,11 @@ class GraphSettings(msgspec.Struct, frozen=True, kw_only=True):
         "What a session remembers from one request to the next; zeros, or empty texts, at first.",
     )] = {}  # fmt: skip
     remember: Annotated[dict[str, str], Key("Name in the session → `step.output` that it becomes.")] = {}
+    stream: Annotated[str, Key(
+        "Where several steps may give a chat's text: `hold` the stream back until it is known who answers, or "
+        "send the first answer at once and `restart` with a marker if another one takes its place.",
+        word("hold", "restart"),
+    )] = "hold"  # fmt: skip
     forget: Annotated[float, Key("How long a session that is not used is remembered.", forms.DURATION)] = (
         600.0
     )

@@ -190,7 +190,7 @@ def _graph(
         kinds = [kind for kind in STEP_KEYS if getattr(step, kind)]
         if len(kinds) != 1:
             say(at, "says both " + " and ".join(kinds) + ": keep one" if kinds
-                else "has no `ask`, `call`, `fuse` or `loop`: say what the step does")  # fmt: skip
+                else "has no `ask`, `call`, `fuse`, `loop` or `verify`: say what the step does")  # fmt: skip
             continue
         for kind, keys in STEP_KEYS.items():
             for key in keys:

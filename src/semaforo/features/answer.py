@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from semaforo.entities.final import NUMBER, final_answer, number_of
 from semaforo.features.text import looked_at
 
-_NUMBER = re.compile(r"(?<![\w.])\$?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(%?)")
 _EQUATION = re.compile(
     r"((?:[\d.,$%()\s]|[-+*/×÷x·^])+)=\s*\$?(-?\d[\d,]*(?:\.\d+)?|\.\d+)(?P<frac>\s*/\s*\d+)?"
 )
@@ -53,8 +53,8 @@ def answer_vector(question: str, answer: str) -> NDArray[np.float64]:
     """Return what an answer looks like beside its question, in the order of `ANSWER_NUMBERS`."""
     asked, said = looked_at(question), looked_at(answer)
     low = said.lower()
-    given = [_value(m.group(1)) for m in _NUMBER.finditer(asked)][:_MOST]
-    found = [_value(m.group(1)) for m in _NUMBER.finditer(said)][: 4 * _MOST]
+    given = [number_of(m.group(1)) for m in NUMBER.finditer(asked)][:_MOST]
+    found = [number_of(m.group(1)) for m in NUMBER.finditer(said)][: 4 * _MOST]
     results, wrong, unread = _equations(said)
     seen = set(given)
     last = found[-1] if found else 0.0
@@ -99,19 +99,6 @@ def agreement_numbers(answers: Sequence[str]) -> dict[str, float]:
     return {"answer.agreement": most / (len(answers) or 1), "answer.unlike": float(len(finals))}
 
 
-def final_answer(answer: str) -> str:
-    """Return what an answer comes to: its last number, else its last line without space and case."""
-    numbers = [m.group(1) for m in _NUMBER.finditer(looked_at(answer))]
-    if numbers:
-        return f"{_value(numbers[-1]):g}"
-    lines = [line for line in answer.strip().split("\n") if line.strip()]
-    return " ".join(lines[-1].lower().split()) if lines else ""
-
-
-def _value(text: str) -> float:
-    return float(text.replace(",", ""))
-
-
 def _equations(text: str) -> tuple[list[float], int, int]:
     """Return the results of all equations, how many are wrong, and how many could not be read."""
     results: list[float] = []
@@ -121,7 +108,7 @@ def _equations(text: str) -> tuple[list[float], int, int]:
         left = left.rsplit("\n", 1)[-1].strip()
         if not any(sign in left for sign in "+-*/×÷x·") or not any(c.isdigit() for c in left):
             continue
-        stated = _value(_STRIP.sub("", match.group(2)))
+        stated = number_of(_STRIP.sub("", match.group(2)))
         worked = _work_out(left)
         if worked is None:
             unread += 1

@@ -15,6 +15,7 @@ from semaforo.errors import InvalidRequest, NotFound, nearest
 from semaforo.graph.condition import names_in
 from semaforo.graph.fusion import METHODS
 from semaforo.graph.graph import INPUT, SESSION, Graph, Step, in_order, names_in_prompt, output_of, step_of
+from semaforo.graph.verify import SAMPLED, VERDICT, answer_of, question_of
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MOST_STEPS = 256
@@ -105,6 +106,7 @@ def _names(graph: Graph, say: Say) -> None:
             ((key, str(i)), ref) for key in ("of", "after") for i, ref in enumerate(getattr(step, key))
         ]
         references += [(("when",), ref) for ref in looked_at]
+        references += [(("verify",), step.verifies)] if step.verifies else []
         for place, reference in references:
             name = step_of(reference)
             if name == step.name:
@@ -159,6 +161,8 @@ class _Checker:
             self.types.gives[step.name] = {spec.name: spec for spec in step.outputs}
             if not step.outputs:
                 self._say((*here, "outputs"), "is missing: say what the function gives, e.g. {text: bytes}")
+        elif step.kind == "verify":
+            self._verify(step, here)
         else:
             self._ask(step, here)
         if step.each:
@@ -249,6 +253,28 @@ class _Checker:
                     self._fit(item, spec, (*here, "inputs", name))
         if step.kind == "loop":
             self._loop(step, here, wants)
+        if step.samples > 1:
+            if task.kind != "chat" or step.each:
+                self._say((*here, "samples"), "a chat is sampled, and not in a map: leave it out")
+            self.types.gives[step.name] |= {spec.name: spec for spec in SAMPLED}
+
+    def _verify(self, step: Step, here: tuple[str, ...]) -> None:
+        self.types.wants[step.name] = {}
+        self.types.gives[step.name] = {spec.name: spec for spec in VERDICT}
+        asked = self.types.takes[step.name] if step.inputs else self.types.inputs
+        takes: Specs = {}
+        name = step_of(step.verifies)
+        given = self.types.gives.get(name, {})
+        try:
+            reference = answer_of(step, given)
+            takes[reference] = given[output_of(reference)]
+        except ValueError as error:
+            self._say((*here, "verify"), str(error))
+        if any(one.name == name and one.samples > 1 for one in self._graph.steps):
+            takes |= {f"{name}.{sampled.name}": sampled for sampled in SAMPLED}
+        question = question_of(step, self.types.inputs)
+        takes |= {reference: asked[own] for own, reference in question.items() if own in asked}
+        self.types.takes[step.name] = takes
 
     def _loop(self, step: Step, here: tuple[str, ...], wants: Specs) -> None:
         gives = self.types.gives[step.name]

@@ -1,7 +1,8 @@
 """Conditions on rows: ``max(quick.probabilities) < 0.9 or missing(quick)``.
 
 Written as Python expressions of a small kind: references to values, numbers, texts, arithmetic, comparisons,
-``in``, ``and``, ``or``, ``not``, and the functions of `FUNCTIONS`, each of which makes one number of a row.
+``in``, ``and``, ``or``, ``not``, and the functions of `FUNCTIONS`, each of which makes one number of a row;
+``agree`` takes several values and gives the share of their pairs that say the same.
 A value is numbers or texts, one or many for each row; a comparison of many holds where it holds for all of them.
 
 What a step did not give for a row is unknown there, and so is what is made of it: ``unknown or true`` is true,
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semaforo.errors import InvalidRequest, nearest
+from semaforo.graph.agreement import agreement
 
 Array = NDArray[Any]
 _LONGEST = 2000
@@ -77,7 +79,7 @@ _ON_VALUES: dict[str, Callable[[Array], Array]] = {
     "abs": np.abs,
     "length": np.vectorize(lambda text: len(text), otypes=[np.int64]),
 }
-_KNOWN_FUNCTIONS = (*FUNCTIONS, *_ON_VALUES, "missing")
+_KNOWN_FUNCTIONS = (*FUNCTIONS, *_ON_VALUES, "agree", "missing")
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
@@ -218,9 +220,11 @@ def _check(node: ast.expr, names: list[str]) -> None:
             raise InvalidRequest(
                 f"no function is named '{node.func.id}'.{hint} There are {', '.join(_KNOWN_FUNCTIONS)}"
             )
-        if len(node.args) != 1 or node.keywords:
-            raise InvalidRequest(f"{node.func.id} takes one value")
-        _check(node.args[0], names)
+        several = node.func.id == "agree"
+        if node.keywords or len(node.args) < 1 + several or (len(node.args) > 1 and not several):
+            raise InvalidRequest(f"{node.func.id} takes {'two values or more' if several else 'one value'}")
+        for part in node.args:
+            _check(part, names)
     else:
         raise InvalidRequest(
             f"'{ast.unparse(node)}' cannot stand in a condition: it is made of references, numbers, texts, "
@@ -248,6 +252,10 @@ def _evaluate(node: ast.expr, values: Mapping[str, Rows | None], rows: int) -> _
         return _compared(node, values, rows)
     assert isinstance(node, ast.Call)
     assert isinstance(node.func, ast.Name)
+    if node.func.id == "agree":
+        parts = [_evaluate(part, values, rows) for part in node.args]
+        known = np.logical_and.reduce([part.known for part in parts])
+        return _Partial(agreement([_rowed(part, rows) for part in parts], known), known)
     part = _evaluate(node.args[0], values, rows)
     if node.func.id == "missing":
         return _Partial(~part.known, np.ones(rows, bool))
@@ -308,6 +316,11 @@ def _looked_up(value: Rows | None, rows: int) -> _Partial:
     whole[value.rows] = array
     known[value.rows] = True
     return _Partial(whole, known)
+
+
+def _rowed(part: _Partial, rows: int) -> Array:
+    array = np.asarray(part.value)
+    return array if array.ndim else np.full(rows, array)
 
 
 def _each(value: Any, rows: int) -> Array:

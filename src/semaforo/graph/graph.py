@@ -21,7 +21,7 @@ INPUT = "input"
 SESSION = "session"
 RUNTIME = "graph"
 """Runtime of the replica that a graph is."""
-Kind = Literal["ask", "call", "fuse", "loop"]
+Kind = Literal["ask", "call", "fuse", "loop", "verify"]
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -33,8 +33,9 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     Attributes:
         name: Unique in the graph.
         kind: ``ask`` a model or task; ``call`` a function; ``fuse`` the answers of other steps; ``loop``: ask a
-            model again and again.
-        target: Model, task, alias or graph that is asked; function that is called; method of the fusion.
+            model again and again; ``verify``: predict what a dearer model gains on the answer of another step.
+        target: Model, task, alias or graph that is asked; function that is called; method of the fusion; file of
+            the verifier.
         inputs: Own input → reference. An input that an asked step leaves out is the graph's own of that name.
         of: Members of a fusion, names of steps.
         when: Condition on the rows for which the step runs, "" = all.
@@ -55,6 +56,10 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         min_quality: Least quality of the variant that is asked.
         max_cost: Most US dollars of the step; what the whole request may cost bounds it anyway.
         options: Of the method of a fusion.
+        samples: How often a chat is asked the same; what most of the answers say is its text.
+        verifies: Of a verifier: reference to the answer that it looks at.
+        against: Of a verifier: the model whose gain it predicts, "" = the only other one that it knows.
+        digest: Of a verifier: SHA-256 of its file, in hexadecimal.
     """
 
     name: str
@@ -80,6 +85,10 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     min_quality: float = 0.0
     max_cost: float | None = None
     options: dict[str, object] = {}
+    samples: int = 1
+    verifies: str = ""
+    against: str = ""
+    digest: str = ""
 
     def needs(self) -> tuple[str, ...]:
         """Return the steps without any of which this one cannot run, in order."""
@@ -94,6 +103,8 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def _sources(self) -> Iterator[str]:
         yield from (step_of(reference) for reference in self.inputs.values())
         yield from (step_of(reference) for reference in names_in_prompt(self.prompt))
+        if self.verifies:
+            yield step_of(self.verifies)
 
 
 class Graph(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -106,6 +117,8 @@ class Graph(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         answer: Output of the task → reference, or ``{"": step}`` where one step gives all of them.
         session: What a session remembers between requests: name → what it is.
         remember: Name in the session → reference to what it becomes.
+        stream: What a chat's client hears where several steps may answer: ``hold``: nothing before it is known
+            who does; ``restart``: the first answer at once, and a marker where another one takes its place.
     """
 
     name: str
@@ -114,6 +127,7 @@ class Graph(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     answer: dict[str, str]
     session: tuple[TensorSpec, ...] = ()
     remember: dict[str, str] = {}
+    stream: Literal["hold", "restart"] = "hold"
 
     def step(self, name: str) -> Step:
         """Return a step by its name, which must exist."""

@@ -13,6 +13,7 @@ from semaforo.entities import Request
 from semaforo.errors import SemaforoError
 from semaforo.live.answer import Answer
 from semaforo.live.stream import Stream
+from semaforo.observe.explain import Looked
 from semaforo.wire.payload import ChatChunk, Payload, Tensors
 
 
@@ -66,6 +67,10 @@ class Conductor(Protocol):
 
     def lost(self, request_id: str, without: tuple[str, ...]) -> None:
         """Keep what the answer to a request had to do without, to be explained."""
+        ...
+
+    def looked(self, request_id: str, looked: Looked) -> None:
+        """Keep what a step saw of its rows, to be explained."""
         ...
 
     def predicted_s(self, target: str, rows: int) -> float:

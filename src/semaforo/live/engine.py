@@ -52,7 +52,7 @@ from semaforo.live.meanings import Figures
 from semaforo.live.operations import Operations
 from semaforo.live.sessions import Sessions
 from semaforo.live.stream import Stream
-from semaforo.observe.explain import Explanation, Ring
+from semaforo.observe.explain import Explanation, Looked, Ring
 from semaforo.observe.metrics import Metrics
 from semaforo.repository.history import HistoryStore
 from semaforo.routing.router import Router
@@ -293,6 +293,10 @@ class Engine:
     def lost(self, request_id: str, without: tuple[str, ...]) -> None:
         """Keep what the answer to a request had to do without, to be explained."""
         self.ring.lost(request_id, without)
+
+    def looked(self, request_id: str, looked: Looked) -> None:
+        """Keep what a step of a graph saw of its rows, to be explained."""
+        self.ring.looked(request_id, looked)
 
     def _handle(self, spec: ReplicaSpec, sink: Sink) -> Handle:
         if spec.runtime == graph.RUNTIME:

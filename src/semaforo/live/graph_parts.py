@@ -21,6 +21,7 @@ from semaforo.graph.values import Array, Edge, Values, edge
 from semaforo.live.conductor import Conductor
 from semaforo.live.functions import Function
 from semaforo.live.sessions import Sessions
+from semaforo.live.verifying import Verifying
 from semaforo.wire.payload import ChatChunk, Tensors
 
 _SHARE_S = 0.25
@@ -64,10 +65,8 @@ class Parts:
         }
         self.edges = {step.name: _edges(step, types) for step in graph.steps}
         self.conditions: dict[str, Condition] = {s.name: condition(s.when) for s in graph.steps if s.when}
-        self.functions = {
-            step.name: Function(step, tuple(types.takes[step.name].values()))
-            for step in graph.steps
-            if step.kind == "call"
+        self.functions: dict[str, Function | Verifying] = {
+            step.name: self._function(step) for step in graph.steps if step.kind in ("call", "verify")
         }
         self.answer = self._answers()
         self.ends = self._ends()
@@ -80,6 +79,12 @@ class Parts:
         self.chunk: Callable[[Any, ChatChunk], None]
         self.wake_at: Callable[[Any, float], None]
         self.work: Callable[[Any, Step, Any, float], Coroutine[Any, Any, Any]]
+
+    def _function(self, step: Step) -> Function | Verifying:
+        takes = self.types.takes[step.name]
+        if step.kind == "verify":
+            return Verifying(step, tuple(takes), tuple(self.types.inputs), self.graph.task)
+        return Function(step, tuple(takes.values()))
 
     def shares(self, rows: int) -> tuple[dict[str, float], dict[str, float]]:
         """Return the seconds from the end of each step to the answer, and the seconds each takes.
@@ -98,7 +103,7 @@ class Parts:
         return after, takes
 
     def _takes(self, step: Step, rows: int) -> float:
-        if step.kind == "call":
+        if step.kind in ("call", "verify"):
             return self.functions[step.name].usual_s
         if step.kind == "fuse":
             return self.history[step.name].usual_s
@@ -208,6 +213,8 @@ def _is_chat(task_of: Callable[[str], TaskType], target: str) -> bool:
 
 def _edges(step: Step, types: Types) -> tuple[Edge, ...]:
     wants, takes = types.wants.get(step.name, {}), types.takes[step.name]
+    if step.kind == "verify":
+        return tuple(Edge(reference, reference) for reference in takes)
     found = []
     for name, given in takes.items():
         source = step.inputs.get(name, f"input.{name}")

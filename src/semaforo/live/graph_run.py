@@ -27,6 +27,7 @@ from semaforo.graph.values import Array, Given, Values, whole
 from semaforo.live.answer import Answer
 from semaforo.live.conductor import Asked
 from semaforo.live.graph_parts import Parts
+from semaforo.observe.explain import Looked
 from semaforo.wire.payload import Chat, ChatChunk, Tensors
 
 Act = Callable[[], None]
@@ -170,9 +171,11 @@ class GraphRun:
         except Exception as error:
             self._lost(name, SemaforoError(f"{type(error).__name__}: {error}"))
             return
+        if step.when:
+            self._saw(Looked(name, given.count if given is not None else 0, self._values.rows))
         if given is None:
             self._soon(partial(self._skipped, name))
-        elif step.kind == "call":
+        elif step.kind in ("call", "verify"):
             self._parts.functions[name].call(given.arrays, given.count, partial(self._called, step, given))
         else:
             self._ask(step, given, deadline)
@@ -278,8 +281,16 @@ class GraphRun:
             return
         if isinstance(result, SemaforoError):
             self._lost(step.name, result)
-        else:
-            self._keep(step, result, given.rows)
+            return
+        if step.kind == "verify":
+            gain, trust = result["gain"], float(result["trust"].mean())
+            self._saw(
+                Looked(step.name, given.count, self._values.rows, float(gain.min()), float(gain.max()), trust)
+            )
+        self._keep(step, result, given.rows)
+
+    def _saw(self, looked: Looked) -> None:
+        self._conductor.looked(self.request_id, looked)
 
     def _worked(self, step: Step, task: asyncio.Future[Any]) -> None:
         if task.cancelled() or self.flow.over:
@@ -319,11 +330,16 @@ class GraphRun:
             raise InvalidRequest("a chat takes a text, messages or a prompt: give it one")
         return self._body["messages"]
 
-    async def say(self, step: Step, text: str | None, messages: Any, deadline: float, forward: bool) -> str:
+    async def say(
+        self, step: Step, text: str | None, messages: Any, deadline: float, forward: bool, sample: int = 0
+    ) -> str:
         """Ask a chat and return what it said; its chunks go on to the client where it gives the answer."""
         body = {k: v for k, v in (self._body or {}).items() if k not in ("messages", "prompt", "stream")}
         body |= self._parameters
         body["model"] = step.target
+        if sample and isinstance(body.get("seed"), int):
+            # The same seed would give the same answer again.
+            body["seed"] += sample
         body["messages"] = [{"role": "user", "content": text}] if text is not None else messages
         request = self.request(step, Ref(1, len(text or "")), deadline, stream=True)
         request = msgspec.structs.replace(request, prompt_tokens=chat_tokens(body))

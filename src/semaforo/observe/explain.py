@@ -38,6 +38,25 @@ class Likened(msgspec.Struct, frozen=True):
     pairs: int
 
 
+class Looked(msgspec.Struct, frozen=True):
+    """What a step of a graph saw of its rows.
+
+    Attributes:
+        step: Its name.
+        rows: Rows it ran for, or looked at.
+        of: Rows of the request.
+        least, most: Of a verifier: least and most gain that it predicts.
+        trust: Of a verifier: mean trust; None for a step with a condition.
+    """
+
+    step: str
+    rows: int
+    of: int
+    least: float = 0.0
+    most: float = 0.0
+    trust: float | None = None
+
+
 class Explanation(msgspec.Struct):
     """Everything decided about one request, in order, and how it ended.
 
@@ -47,6 +66,7 @@ class Explanation(msgspec.Struct):
         finish: How it ended, None while it has not.
         steps: Of a graph: what became of each request that its steps made, in order.
         without: Of a graph: what its answer had to do without, each with the reason.
+        looked: Of a graph: for how many rows conditions held, and what verifiers said.
         feedback: What its answer was said to be worth.
         inferred: Probability (0…1) of its task, where it named none.
         likened: How like one it was whose answer is kept.
@@ -58,11 +78,15 @@ class Explanation(msgspec.Struct):
     steps: list[Explanation] = []
     without: tuple[str, ...] = ()
     feedback: tuple[Feedback, ...] = ()
+    looked: tuple[Looked, ...] = ()
     inferred: float | None = None
     likened: Likened | None = None
 
 
 Kept = Request | Decided | Finish | Without | Feedback | Likened
+
+
+Kept = Request | Decided | Finish | Without | Feedback | Looked
 
 
 class Ring:
@@ -120,6 +144,13 @@ class Ring:
         found = self._kept.get(request_id)
         if found is not None:
             found.append(likened)
+
+
+    def looked(self, request_id: str, looked: Looked) -> None:
+        """Take in what a step of a graph saw."""
+        found = self._kept.get(request_id)
+        if found is not None:
+            found.append(looked)
 
     def get(self, request_id: str) -> Explanation | None:
         """Return the explanation of a request by its id, or by the only id that begins so."""
@@ -181,6 +212,7 @@ class Ring:
             steps,
             next((w.lost for w in rest if isinstance(w, Without)), ()),
             tuple(f for f in rest if isinstance(f, Feedback)),
+            tuple(one for one in rest if isinstance(one, Looked)),
             self._inferred.get(request.id),
             next((like for like in rest if isinstance(like, Likened)), None),
         )
@@ -245,6 +277,7 @@ def render(explanation: Explanation) -> str:
         else:
             lines.append(f"  {d.reason}")
     lines += [line for step in explanation.steps for line in _step_lines(step, 1)]
+    lines += [f"  {_looked(one)}" for one in explanation.looked]
     if explanation.without:
         lines.append(f"  without {', '.join(explanation.without)}")
     if finish is None:
@@ -271,6 +304,7 @@ def _step_lines(step: Explanation, depth: int) -> list[str]:
         end = f"{finish.outcome} after {show_duration(finish.total_s)}: {finish.message}"
     lines = [f"{'  ' * depth}step {name}: {end}"]
     lines += [line for inner in step.steps for line in _step_lines(inner, depth + 1)]
+    lines += [f"{'  ' * (depth + 1)}{_looked(one)}" for one in step.looked]
     if step.without:
         lines.append(f"{'  ' * (depth + 1)}without {', '.join(step.without)}")
     return lines
@@ -288,6 +322,14 @@ def _likened(like: Likened) -> str:
         )
     why = "answered anew to compare" if like.likeness >= like.threshold else "not enough"
     return f"like a request whose answer is kept: likeness {like.likeness:.3f} of {like.threshold:.3f}, {why}"
+
+
+def _looked(looked: Looked) -> str:
+    rows = f"{looked.rows} of {looked.of} row{'s' if looked.of != 1 else ''}"
+    if looked.trust is None:
+        return f"step {looked.step}: its condition holds for {rows}"
+    gain = f"{looked.least:+.3f}" + (f" to {looked.most:+.3f}" if looked.rows > 1 else "")
+    return f"step {looked.step}: predicts a gain of {gain} for {rows}, {looked.trust:.0%} in its domain"
 
 
 def _verdict(c: Considered) -> str:

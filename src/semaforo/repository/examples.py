@@ -138,6 +138,12 @@ def _wide(path: Path, columns: Mapping[str, list[Any]], features: tuple[str, ...
     numbers = np.full((len(first), len(features)), np.nan)
     for j, name in enumerate(features):
         for i, value in _numbers(path, name, columns[name], -math.inf, math.inf):
+            before = numbers[at[i], j]
+            if not (math.isnan(before) or before == value):
+                raise InvalidRequest(
+                    f"{path}: row {i + 1}: {name} is {value:g}, and {before:g} in another row of the same "
+                    "request: leave it empty where it is of another model's answer"
+                )
             numbers[at[i], j] = value
     groups = columns.get("group")
     return Table(

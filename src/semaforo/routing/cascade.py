@@ -29,16 +29,21 @@ def cascade_table(table: Table, cheap: str) -> Table:
     """Return a table from which a verifier of one model's answers is trained.
 
     Args:
-        table: Scores, with answers.
+        table: Scores, with answers, or with features of them (`answer.confidence` …).
         cheap: The model whose answers are looked at; the dear one's never are.
 
     Raises:
-        InvalidRequest: There are no answers, or no such model.
+        InvalidRequest: There is nothing to look at, or no such model.
     """
-    if table.answers is None:
-        raise InvalidRequest("the table has no column 'answer', so there is nothing to look at")
     if cheap not in table.models:
         raise InvalidRequest(f"the table has no model '{cheap}'; it has {', '.join(table.models)}")
+    if table.answers is None:
+        if any(name.startswith("answer.") for name in table.features):
+            return table
+        raise InvalidRequest(
+            "the table has neither a column 'answer' nor one such as 'feature.answer.confidence', "
+            "so there is nothing to look at"
+        )
     column = table.models.index(cheap)
     seen = [answer_signals(q, said[column]) for q, said in zip(table.prompts, table.answers, strict=True)]
     given = np.array([[s.numbers[name] for name in FEATURES] for s in seen])

@@ -27,6 +27,7 @@ class Router(msgspec.Struct, frozen=True):
         rows: Requests it was trained on.
         made: When, as ISO 8601; "" = not said.
         figures: Out-of-fold figures by name, for people.
+        verifies: The model whose answers it looks at; "" = it looks at requests alone.
         format: Version of the format.
         seen: Marks (`Table.marks`) of the requests that it was trained on.
     """
@@ -35,6 +36,7 @@ class Router(msgspec.Struct, frozen=True):
     rows: int
     made: str = ""
     figures: dict[str, float] = {}
+    verifies: str = ""
     format: int = FORMAT
     seen: NDArray[np.int32] = msgspec.field(default_factory=lambda: np.zeros(0, np.int32))
 

@@ -132,7 +132,7 @@ class GraphWorld(World):
     def _begin_step(self, run: GraphRun, step: Step, deadline: float) -> None:
         if step.when and self._random.random() >= self._holds:
             self.at(self.now, partial(self._skipped, run, step.name))
-        elif step.kind in ("call", "fuse"):
+        elif step.kind in ("call", "fuse", "verify"):
             self.at(self.now, partial(self._done, run, step.name))
         else:
             count = 1

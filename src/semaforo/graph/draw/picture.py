@@ -14,7 +14,7 @@ from semaforo.graph.graph import INPUT, SESSION, Graph, Step, output_of, step_of
 from semaforo.graph.path import tails
 
 ANSWER = "answer"
-_VERBS = {"ask": "asks", "call": "calls", "fuse": "fuses by", "loop": "loops"}
+_VERBS = {"ask": "asks", "call": "calls", "fuse": "fuses by", "loop": "loops", "verify": "verifies by"}
 _LONGEST = 44
 
 
@@ -105,8 +105,10 @@ def picture(
 def _lines(step: Step, gives: Mapping[str, TensorSpec], seconds: float | None) -> Iterator[str]:
     verb = _VERBS[step.kind]
     pinned = "/".join(filter(None, (step.version, step.variant)))
-    target = step.target.rpartition("/")[2] if step.kind == "call" else step.target
+    target = step.target.rpartition("/")[2] if step.kind in ("call", "verify") else step.target
     yield f"{verb} {target}{f' ({pinned})' if pinned else ''}"
+    if step.samples > 1:
+        yield f"{step.samples} samples"
     if step.each:
         yield f"for each of {', '.join(step.each)}, {step.at_once} at once"
     if step.kind == "loop":
@@ -131,11 +133,12 @@ def _short(text: str) -> str:
 def _edges(graph: Graph, plan: Plan, types: Types) -> Iterator[tuple[str, str, str, bool]]:
     for step in plan.steps.values():
         for name in types.takes.get(step.name, {}):
-            reference = step.inputs.get(name, f"{INPUT}.{name}")
+            # A verifier takes references as they are.
+            reference = name if step.kind == "verify" else step.inputs.get(name, f"{INPUT}.{name}")
             yield step_of(reference), step.name, output_of(reference) or name, False
         for member in step.of:
             yield member, step.name, "", False
-        drawn = {step_of(ref) for ref in step.inputs.values()} | set(step.of)
+        drawn = {step_of(ref) for ref in (*step.inputs.values(), step.verifies)} | set(step.of)
         for other in step.before():
             if other not in drawn and other != INPUT:
                 yield other, step.name, "when" if other in _looked_at(step) else "then", True
