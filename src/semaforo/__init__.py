@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Fleet,
         FleetAnswer,
         Graph,
+        Restart,
         model,
     )
     from semaforo.errors import SemaforoError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncDeferred", "AsyncFleet", "ChatStream", "Client",
-    "Deferred", "Fleet", "FleetAnswer", "Graph", "SemaforoError", "__version__", "model",
+    "Deferred", "Fleet", "FleetAnswer", "Graph", "Restart", "SemaforoError", "__version__", "model",
 ]  # fmt: skip
 
 _HOME = dict.fromkeys(__all__, "semaforo.api") | {"SemaforoError": "semaforo.errors"}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
+import openai
 import pytest
 
 from cascade_fleet import write_cascades
-from semaforo import Fleet, Graph
+from semaforo import Client, Fleet, Graph, Restart
+from semaforo.build import blueprint
 from semaforo.config.fleet import FleetFileError
 from semaforo.errors import ConfigError
+from served_fleet import serving
 
 
 @pytest.fixture
@@ -19,9 +26,15 @@ def fleet_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def fleet(fleet_file: Path):
+def fleet(fleet_file: Path) -> Iterator[Fleet]:
     with Fleet.open(fleet_file) as served:
         yield served
+
+
+def loaded(folder: Path) -> Any:
+    """Return the module in which the models of the fleet were imported."""
+    named = str(folder / "models.py")
+    return next(m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == named)
 
 
 def test_a_verifier_decides_by_the_answer_of_a_chat(fleet: Fleet) -> None:
@@ -101,3 +114,75 @@ def test_a_verifier_stands_in_a_graph_built_in_python(fleet_file: Path) -> None:
     other.verify(Graph("x", task="chat").ask("small", name="cheap"), by="none.router")
     with pytest.raises(ConfigError, match=r"none\.router"):
         Fleet.open(fleet_file, graphs=[other])
+
+
+def test_a_stream_is_held_back_until_it_is_known_who_answers(fleet: Fleet) -> None:
+    assert list(fleet.chat("careful", "61 + 30?")) == ["It is 91", "."]
+    held = list(fleet.chat("careful", "1 + 2?"))
+    assert len(held) > 5, "what was held back comes as the stream that it was"
+    assert "".join(held).strip() == "1 + 2 = 3, so it is 3"
+    # With a deadline the dear answer may be dropped half said, so it comes when it is whole.
+    assert "".join(fleet.chat("careful", "61 + 30?", deadline="30s")) == "It is 91."
+
+
+def test_a_stream_that_starts_over_says_so(fleet: Fleet, fleet_file: Path) -> None:
+    gate = loaded(fleet_file.parent).GATE
+    gate.clear()
+    try:
+        stream = fleet.chat("restarting", "61 + 30?")
+        first = [next(stream) for _ in range(3)]
+        assert first == ["61 ", "+ ", "30 "], "the cheap answer is heard while the dear one is not even there"
+    finally:
+        gate.set()
+    rest = list(stream)
+    mark = next(at for at, piece in enumerate(rest) if isinstance(piece, Restart))
+    assert "".join(rest[mark + 1 :]) == "It is 91."
+    assert stream.text() == "It is 91."
+    assert stream.answer is not None
+    assert stream.answer["text"] == "It is 91."
+    kept = list(fleet.chat("restarting", "1 + 2?"))
+    assert not any(isinstance(piece, Restart) for piece in kept)
+
+
+def test_a_dear_answer_that_breaks_off_gives_way_to_the_cheap_one(fleet: Fleet) -> None:
+    pieces = list(fleet.chat("breaking", "61 + 30?"))
+    assert [isinstance(piece, Restart) for piece in pieces].count(True) == 2
+    last = max(at for at, piece in enumerate(pieces) if isinstance(piece, Restart))
+    assert "".join(pieces[last + 1 :]).strip() == "61 + 30 = 101, so it is 101"
+    answer = fleet.chat("breaking", "61 + 30?")
+    assert answer.text().strip() == "61 + 30 = 101, so it is 101"
+    assert answer.answer is not None
+    assert answer.answer.without[0].startswith("dear: ")
+
+
+def test_openai_clients_see_the_marker_and_whole_answers_have_none(fleet_file: Path) -> None:
+    with serving(blueprint(fleet_file).catalog) as served:
+        client = openai.OpenAI(base_url=served.url + "/v1", api_key="none", max_retries=0)
+        said: Any = [{"role": "user", "content": "61 + 30?"}]
+        whole = client.chat.completions.create(model="restarting", messages=said)
+        assert whole.choices[0].message.content == "It is 91."
+        raw = client.chat.completions.with_raw_response.create(model="restarting", messages=said, stream=True)
+        assert raw.headers["semaforo-stream"] == "restart"
+        texts, counts, ends = [], [], []
+        for chunk in raw.parse():
+            texts.append(chunk.choices[0].delta.content or "")
+            if (getattr(chunk, "semaforo", None) or {}).get("restart"):
+                counts.append(len(texts))
+            ends += [chunk.choices[0].finish_reason] if chunk.choices[0].finish_reason else []
+        assert ends == ["stop"], "the first answer does not end the stream"
+        assert len(counts) == 1
+        assert "".join(texts[counts[0] :]) == "It is 91."
+        assert "".join(texts).endswith("so it is 101 \n\n---\n\nIt is 91."), "what other clients show"
+        held = client.chat.completions.with_raw_response.create(model="careful", messages=said, stream=True)
+        assert "semaforo-stream" not in held.headers
+        assert "".join(c.choices[0].delta.content or "" for c in held.parse()) == "It is 91."
+        told = client.completions.create(model="restarting", prompt="61 + 30?", stream=True)
+        assert next(c for c in told if getattr(c, "semaforo", None)).choices[0].text == "\n\n---\n\n"
+        with Client(served.url) as own:
+            pieces = list(own.chat("restarting", "61 + 30?"))
+            assert [isinstance(piece, Restart) for piece in pieces].count(True) == 1
+            assert own.chat("restarting", "61 + 30?").text() == "It is 91."
+        events = httpx.post(
+            served.url + "/v2/models/restarting/generate_stream", json={"text_input": "61 + 30?"}
+        ).text
+        assert events.count('"restart":true') == 1

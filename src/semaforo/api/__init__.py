@@ -10,8 +10,9 @@ from semaforo.api.fleet import Fleet
 from semaforo.api.function import model
 from semaforo.api.graph import Graph
 from semaforo.api.surface import AnyAsyncFleet, AnyFleet
+from semaforo.wire.payload import Restart
 
 __all__ = [
     "AnyAsyncFleet", "AnyFleet", "AsyncChat", "AsyncClient", "AsyncDeferred", "AsyncFleet", "ChatStream", "Client",
-    "Deferred", "Fleet", "FleetAnswer", "Graph", "model",
+    "Deferred", "Fleet", "FleetAnswer", "Graph", "Restart", "model",
 ]  # fmt: skip

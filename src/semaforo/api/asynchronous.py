@@ -32,7 +32,7 @@ from semaforo.repository.history import in_use
 from semaforo.routing.router import Router
 from semaforo.routing.tasks import TaskModel
 from semaforo.wire.openai import parse_chat
-from semaforo.wire.payload import Chat, Tensors
+from semaforo.wire.payload import Chat, Restart, Tensors
 
 log = logging.getLogger("semaforo.fleet")
 
@@ -207,7 +207,7 @@ class AsyncFleet:
             target = inferred.task
         if engine.catalog.task_of(target).kind != "chat":
             raise InvalidRequest(f"'{target}' takes tensors: ask it by infer")
-        call = parse_chat({**fields, "model": target, "messages": said})
+        call = parse_chat({**fields, "model": target, "messages": said, "stream": True})
         contract = contract_of(deadline, min_quality, max_cost, priority, privacy, tenant, cache)
         request = Request(
             engine.new_id(),
@@ -314,7 +314,7 @@ class _Chatting:
         async for chunk in self._stream:
             text = chunk.delta.get("content")
             if text:
-                return str(text)
+                return Restart(text) if chunk.restart else str(text)
         return None
 
     def answer(self, text: str) -> FleetAnswer | None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Protocol, Self
 
 from semaforo.api.answer import FleetAnswer
+from semaforo.wire.payload import Restart
 
 
 class Chatting(Protocol):
@@ -27,6 +28,8 @@ class Chatting(Protocol):
 class ChatStream(Iterator[str]):
     """A chat's answer as it comes: an iterator of pieces of text.
 
+    A piece that is a `semaforo.Restart` takes back all before it, and itself.
+
     Attributes:
         answer: Who served it and why, once it has ended; None before.
     """
@@ -41,7 +44,7 @@ class ChatStream(Iterator[str]):
         if piece is None:
             self.answer = self.answer or self._source.answer("".join(self._said))
             raise StopIteration
-        self._said.append(piece)
+        _take(self._said, piece)
         return piece
 
     def text(self) -> str:
@@ -80,6 +83,8 @@ class AsyncChatting(Protocol):
 class AsyncChat:
     """A chat's answer as it comes: an asynchronous iterator of pieces of text.
 
+    A piece that is a `semaforo.Restart` takes back all before it, and itself.
+
     Attributes:
         answer: Who served it and why, once it has ended; None before.
     """
@@ -97,7 +102,7 @@ class AsyncChat:
         if piece is None:
             self.answer = self.answer or self._source.answer("".join(self._said))
             raise StopAsyncIteration
-        self._said.append(piece)
+        _take(self._said, piece)
         return piece
 
     async def text(self) -> str:
@@ -115,3 +120,10 @@ class AsyncChat:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+
+def _take(said: list[str], piece: str) -> None:
+    if isinstance(piece, Restart):
+        said.clear()
+    else:
+        said.append(piece)

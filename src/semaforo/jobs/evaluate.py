@@ -249,7 +249,7 @@ async def _chats(
 async def _chat(
     engine: Engine, exam: Exam, variant: Variant, contract: Contract, row: int, notes: _Asked
 ) -> str:
-    call = parse_chat({"model": variant.model, "messages": exam.chats[row], "stream": True})
+    call = parse_chat({"model": variant.model, "messages": exam.chats[row]})
     for attempt in range(_ATTEMPTS):
         work = Request(
             engine.new_id(), variant.model, variant.version, variant.name, contract, stream=True,

@@ -18,6 +18,7 @@ class Answer(msgspec.Struct):
         finish: How it ended, who served it, how long it took, what it cost.
         result: The outputs when it ended well and was not a stream.
         model, version, variant: Who served it, by name; "" when nobody did.
+        lost: What a stream had to do without, each with the reason.
     """
 
     finish: Finish
@@ -25,6 +26,7 @@ class Answer(msgspec.Struct):
     model: str = ""
     version: str = ""
     variant: str = ""
+    lost: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -34,7 +36,7 @@ class Answer(msgspec.Struct):
     @property
     def without(self) -> tuple[str, ...]:
         """What the answer of a graph had to do without, each with the reason."""
-        return self.result.without if self.result is not None else ()
+        return self.result.without if self.result is not None else self.lost
 
     def error(self) -> SemaforoError:
         """Return the error of a request that was not answered, ready to be raised."""

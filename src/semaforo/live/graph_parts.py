@@ -70,6 +70,7 @@ class Parts:
         }
         self.answer = self._answers()
         self.ends = self._ends()
+        self.speakers, self.firm = _speakers(graph, self.answer.get("text", ""))
         self._note_shared()
         self.options = {step.name: _options(step, types) for step in graph.steps if step.kind == "fuse"}
         self.history = {step.name: History(step) for step in graph.steps if step.kind == "fuse"}
@@ -180,6 +181,22 @@ class Parts:
             if end.dtype or end.shape is not None:
                 found[spec.name] = end
         return found
+
+
+def _speakers(graph: Graph, reference: str) -> tuple[tuple[str, ...], bool]:
+    """Return the steps whose text a chat may answer, the first that counts first, and whether order decides."""
+    name, _, output = reference.partition(".")
+    step = next((one for one in graph.steps if one.name == name), None)
+    if step is None or output not in ("", "text"):
+        return (), True
+    if step.kind != "fuse":
+        return (name,), True
+    if step.target != "first":
+        return (), True
+    inner = [_speakers(graph, member) for member in step.of]
+    # Where not all are waited for, a later member may win over an earlier one.
+    firm = not step.quorum and step.wait_s is None and all(ordered for _, ordered in inner)
+    return tuple(speaker for speakers, _ in inner for speaker in speakers), firm
 
 
 def _options(step: Step, types: Types) -> dict[str, object]:

@@ -24,7 +24,7 @@ from semaforo.graph.graph import Graph
 from semaforo.graph.values import Array, Values
 from semaforo.live.conductor import Conductor, GraphSink
 from semaforo.live.graph_parts import Parts
-from semaforo.live.graph_run import GraphRun, first_text, text_chunks
+from semaforo.live.graph_run import GraphRun, first_text
 from semaforo.live.graph_work import work
 from semaforo.live.handle import Started
 from semaforo.live.sessions import Sessions
@@ -178,13 +178,14 @@ class GraphReplica:
         without = run.without()
         if without:
             self._conductor.lost(run.request_id, without)
-        if isinstance(result, Tensors) and self._parts.task.kind == "chat" and not run.forwarded:
-            for chunk in text_chunks(first_text(result.arrays["text"])):
-                self._sink.chunk(run.batch, chunk)
+        if isinstance(result, Tensors) and run.voice is not None:
+            try:
+                run.voice.end(first_text(result.arrays["text"]))
+            except SemaforoError as error:
+                result = error
         self._sink.graph_done(run.batch, result, seconds, run.cost)
 
     def _chunk(self, run: GraphRun, chunk: ChatChunk) -> None:
-        run.forwarded = True
         self._sink.chunk(run.batch, chunk)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from semaforo.entities import Ref, Request
 from semaforo.errors import InvalidRequest, SemaforoError, error_from
 from semaforo.features import chat_tokens
-from semaforo.graph.flow import Answered, Begin, Drop, Failed, Flow, FlowEffect, Loss
+from semaforo.graph.flow import Answered, Begin, Drop, Failed, Flow, FlowEffect, Loss, Phase
 from semaforo.graph.fusion import METHODS
 from semaforo.graph.fusion.rows import agreeing_rows, fuse_rows
 from semaforo.graph.graph import Step
@@ -27,11 +27,13 @@ from semaforo.graph.values import Array, Given, Values, whole
 from semaforo.live.answer import Answer
 from semaforo.live.conductor import Asked
 from semaforo.live.graph_parts import Parts
+from semaforo.live.graph_voice import Voice
 from semaforo.observe.explain import Looked
-from semaforo.wire.payload import Chat, ChatChunk, Tensors
+from semaforo.wire.payload import Chat, Tensors
 
 Act = Callable[[], None]
 _NEVER = float("inf")
+_WORDLESS = (Phase.SKIPPED, Phase.MISSING, Phase.DROPPED)
 _INNER = re.compile(r"step '([\w.]+)': (.*)", re.DOTALL)
 
 
@@ -72,7 +74,21 @@ class GraphRun:
         self._tasks: dict[str, asyncio.Future[None]] = {}
         self._without: list[str] = []
         self._wakes_at = _NEVER
-        self.forwarded = False
+        self.voice = self._voice(body) if body is not None else None
+
+    def _voice(self, body: dict[str, Any]) -> Voice:
+        parts, asked = self._parts, self._asked
+
+        def certain(step: str) -> bool:
+            if len(parts.speakers) == 1:
+                return True
+            earlier = parts.speakers[: parts.speakers.index(step)]
+            nobody = all(self.flow.phases[one] in _WORDLESS for one in earlier)
+            return nobody and parts.firm and asked.deadline_at == _NEVER
+
+        live = bool(body.get("stream")) or len(parts.speakers) == 1
+        send = partial(parts.chunk, self)
+        return Voice(parts.speakers, certain, send, restart=parts.graph.stream == "restart", live=live)
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -311,9 +327,9 @@ class GraphRun:
         """Tell whether a moment has passed."""
         return self._conductor.now() >= deadline
 
-    def streams(self, step: Step) -> bool:
-        """Tell whether what a chat says is the answer of the graph, and wanted as it comes."""
-        return self._body is not None and self._parts.answer.get("text") == f"{step.name}.text"
+    def speaks(self, step: Step) -> bool:
+        """Tell whether what a chat says may be the answer of the graph."""
+        return self.voice is not None and step.name in self.voice.speakers
 
     def messages(self, given: str | None) -> Any:
         """Return the messages of a chat: those given as JSON, else those of the request.
@@ -331,12 +347,14 @@ class GraphRun:
         return self._body["messages"]
 
     async def say(
-        self, step: Step, text: str | None, messages: Any, deadline: float, forward: bool, sample: int = 0
+        self, step: Step, text: str | None, messages: Any, deadline: float, speaks: bool, sample: int = 0
     ) -> str:
-        """Ask a chat and return what it said; its chunks go on to the client where it gives the answer."""
+        """Ask a chat and return what it said; its chunks go to the client where it may be the answer."""
         body = {k: v for k, v in (self._body or {}).items() if k not in ("messages", "prompt", "stream")}
         body |= self._parameters
         body["model"] = step.target
+        if speaks and self._body is not None and self._body.get("stream"):
+            body["stream"] = True
         if sample and isinstance(body.get("seed"), int):
             # The same seed would give the same answer again.
             body["seed"] += sample
@@ -348,10 +366,12 @@ class GraphRun:
         try:
             async for chunk in stream:
                 content = chunk.delta.get("content")
-                if isinstance(content, str):
+                if chunk.restart:
+                    said.clear()
+                elif isinstance(content, str):
                     said.append(content)
-                if forward:
-                    self._parts.chunk(self, chunk)
+                if speaks and self.voice is not None:
+                    self.voice.says(step.name, chunk)
         finally:
             stream.close()
         if stream.answer is not None:
@@ -364,14 +384,6 @@ def _placed(step: str, message: str) -> str:
     if inner is not None:
         return f"step '{step}.{inner[1]}': {inner[2]}"
     return f"step '{step}': {message}"
-
-
-def text_chunks(text: str) -> tuple[ChatChunk, ...]:
-    """Return a whole text as the chunks of an answer."""
-    return (
-        ChatChunk({"role": "assistant", "content": text}),
-        ChatChunk({}, finish_reason="stop", tokens=0),
-    )
 
 
 def first_text(array: Array, row: int = 0) -> str:

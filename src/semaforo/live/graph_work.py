@@ -134,7 +134,7 @@ async def chat(run: GraphRun, step: Step, given: Given, deadline: float) -> Work
         if messages is not None:
             text = None
         async with room:
-            return await run.say(step, text, messages, deadline, run.streams(step) and alone, sample)
+            return await run.say(step, text, messages, deadline, run.speaks(step) and alone, sample)
 
     if alone:
         texts = [await one(0, 0)]

@@ -79,7 +79,13 @@ class Inbox:
         failed: tuple[tuple[str, str, str, float], ...] = ()
         if isinstance(result, SemaforoError):
             failed = ((member, result.code, result.message, result.retry_after_s or 0.0),)
-        elif member in self._state.jobs and batch not in self._stream_of:
+        elif batch in self._stream_of:
+            stream = self.streams.get(member)
+            if stream is not None and result.without:
+                stream.without = result.without
+                # Not what the next one who asks should get.
+                stream.kept = None
+        elif member in self._state.jobs:
             self.results[member] = result
         self._forget(batch)
         self._tell(BatchDone(batch, service_s, failed=failed, cost=cost))

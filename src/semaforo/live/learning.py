@@ -160,7 +160,8 @@ class Learning:
         result = kept.said if isinstance(kept.said, Tensors) else None
         if result is not None:
             self._opinions.answered(request.id, result)
-        return Answer(finish, result, *kept.variant.split("/", 2)), kept.said
+        model, version, name = kept.variant.split("/", 2)
+        return Answer(finish, result, model, version, name), kept.said
 
     def wanted(self, request_id: str) -> bool:
         """Tell whether the answer to a request is to be given again."""

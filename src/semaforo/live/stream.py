@@ -21,6 +21,7 @@ class Stream:
         request_id: Id of the request.
         answer: The terminal answer, or None while the stream runs.
         variant, replica: Who serves it, "" until it is bound.
+        without: Of a graph: what its answer had to do without, each with the reason.
         kept: Every chunk, to be given again; None where nothing is kept.
     """
 
@@ -29,6 +30,7 @@ class Stream:
         self.answer: Answer | None = None
         self.variant = ""
         self.replica = ""
+        self.without: tuple[str, ...] = ()
         self.kept: list[ChatChunk] | None = None
         self._cancel = cancel
         self._chunks: deque[ChatChunk] = deque()
@@ -94,7 +96,10 @@ class Stream:
             return
         self._chunks.append(chunk)
         if self.kept is not None:
-            self.kept.append(chunk)
+            if chunk.restart:
+                self.kept.clear()
+            else:
+                self.kept.append(chunk)
         self._changed.set()
 
     def give(self, answer: Answer, said: Tensors | tuple[ChatChunk, ...] | None) -> None:
@@ -106,5 +111,6 @@ class Stream:
 
     def end(self, answer: Answer) -> None:
         """Note how the stream ended."""
+        answer.lost = self.without
         self.answer = answer
         self._changed.set()

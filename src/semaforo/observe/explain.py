@@ -83,10 +83,7 @@ class Explanation(msgspec.Struct):
     likened: Likened | None = None
 
 
-Kept = Request | Decided | Finish | Without | Feedback | Likened
-
-
-Kept = Request | Decided | Finish | Without | Feedback | Looked
+Kept = Request | Decided | Finish | Without | Feedback | Likened | Looked
 
 
 class Ring:
@@ -144,7 +141,6 @@ class Ring:
         found = self._kept.get(request_id)
         if found is not None:
             found.append(likened)
-
 
     def looked(self, request_id: str, looked: Looked) -> None:
         """Take in what a step of a graph saw."""

@@ -20,6 +20,7 @@ from semaforo.live.stream import Stream
 from semaforo.server.http import SSE, HttpRequest, HttpResponse, Response, StreamResponse, json_response
 from semaforo.server.inference import Inference
 from semaforo.server.prompt import chat_of, text_of
+from semaforo.wire.completion import RESTARTED
 from semaforo.wire.generate import one_row, plain
 from semaforo.wire.payload import Chat, Tensors
 from semaforo.wire.sse import encode
@@ -57,6 +58,7 @@ class Generation:
             headers = (*SSE, *self._inference.served.of(answer, request.id))
             return HttpResponse(200, headers, encode(msgspec.json.encode(value)))
         work, chat = self._chat(request, target, fields, parameters)
+        chat.body["stream"] = True
         stream = self._engine.stream(work, chat)
         request.when_gone(stream.close)
         # What fails before the first chunk fails with a status of its own.
@@ -160,7 +162,8 @@ async def _events(stream: Stream, fields: dict[str, Any]) -> AsyncIterator[bytes
         async for chunk in stream:
             text = text_of(chunk.delta)
             if text:
-                yield encode(msgspec.json.encode({"text_output": text}))
+                said = {"text_output": text, **(RESTARTED if chunk.restart else {})}
+                yield encode(msgspec.json.encode(said))
         yield encode(msgspec.json.encode(_named(fields, _ended(stream)) | {"text_output": ""}))
     except SemaforoError as error:
         yield encode(msgspec.json.encode({"error": str(error)}))

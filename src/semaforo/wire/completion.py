@@ -6,6 +6,7 @@ Rules this module keeps:
    ids are set; fields nobody here knows are merged the same way, so that they survive.
 2. The first event of a stream names the role, its last choice has a `finish_reason`, whatever the model sent.
 3. Usage is the model's own where it stated one, and an estimate otherwise.
+4. A restart is marked by a field of its own; what it says is for clients that do not know the field.
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ from semaforo.wire.sse import DONE, encode
 
 _WHOLE = frozenset({"role", "id", "type", "name", "index", "format", "expires_at"})
 _JSON = msgspec.json.Encoder()
+RESTARTED: dict[str, Any] = {"semaforo": {"restart": True}}
+"""Field of a chunk that marks a restart: all text up to it, its own included, is taken back."""
 
 
 class Completion:
     """Collects the chunks of one answer."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._message: dict[str, Any] = {"role": "assistant", "content": None}
         self._texts: list[str] = []
         self._logprobs: dict[str, Any] | None = None
@@ -33,7 +39,10 @@ class Completion:
         self.tokens = 0
 
     def add(self, chunk: ChatChunk) -> None:
-        """Take the next chunk."""
+        """Take the next chunk; one that restarts takes back all before it."""
+        if chunk.restart:
+            self._begin()
+            return
         delta = chunk.delta
         if isinstance(delta.get("content"), str):
             # Joined once at the end: joining at each chunk would cost the square of a long answer's length.
@@ -118,11 +127,13 @@ class ChunkWriter:
         self._usage = chunk.usage or self._usage
         self._tokens += chunk.tokens
         delta = chunk.delta
+        if chunk.restart:
+            self._usage, self._tokens, self._called = None, 0, False
         if not delta and chunk.finish_reason is None and chunk.logprobs is None:
             return b""
         self._called = self._called or bool(delta.get("tool_calls"))
         self._finished = self._finished or chunk.finish_reason is not None
-        return self._choice(delta, chunk.finish_reason, chunk.logprobs)
+        return self._choice(delta, chunk.finish_reason, chunk.logprobs, restart=chunk.restart)
 
     def end(self) -> bytes:
         """Write the end of a stream that ended well."""
@@ -135,16 +146,27 @@ class ChunkWriter:
         return last + DONE
 
     def _choice(
-        self, delta: dict[str, Any], finish_reason: str | None, logprobs: dict[str, Any] | None
+        self,
+        delta: dict[str, Any],
+        finish_reason: str | None,
+        logprobs: dict[str, Any] | None,
+        *,
+        restart: bool = False,
     ) -> bytes:
         if not self._begun:
             self._begun = True
             delta = {"role": "assistant", **delta}
         choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        frame = {**self._frame, "choices": [choice]}
+        frame = {**self._frame, "choices": [choice], **(RESTARTED if restart else {})}
         if self._include_usage:
             frame["usage"] = None
         return encode(_JSON.encode(frame))
+
+
+def restarts(chunk: dict[str, Any]) -> bool:
+    """Tell whether a chunk, as it came over the wire, marks a restart."""
+    own = chunk.get("semaforo")
+    return isinstance(own, dict) and own.get("restart") is True
 
 
 def merge_delta(whole: dict[str, Any], delta: dict[str, Any]) -> None:

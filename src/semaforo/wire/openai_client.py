@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from semaforo.errors import ModelFailed, ProtocolError, error_from
+from semaforo.wire.completion import restarts
+from semaforo.wire.payload import Restart
 from semaforo.wire.sse import SseDecoder, SseEvent
 
 
@@ -51,7 +53,8 @@ class Pieces:
                 said = body["error"]
                 raise error_from(str(said.get("code")), str(said.get("message")))
             deltas = [choice["delta"] for choice in body["choices"]]
-            return [delta["content"] for delta in deltas if isinstance(delta.get("content"), str)]
+            texts = [delta["content"] for delta in deltas if isinstance(delta.get("content"), str)]
+            return [Restart("".join(texts))] if restarts(body) else texts
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
             shown = event.data[:200].decode("utf-8", "replace")
             raise ProtocolError(f"the server sent what is no chunk of a chat: {shown}") from None

@@ -73,6 +73,7 @@ class ChatChunk(msgspec.Struct, omit_defaults=True):
             an upstream adds to them.
         tokens: Output tokens in this chunk, as well as is known.
         logprobs: OpenAI's log probabilities of this chunk's tokens, where they were asked for.
+        restart: Whether all that was said before, and this, is taken back: the answer begins anew after it.
     """
 
     delta: dict[str, Any] = {}
@@ -80,6 +81,20 @@ class ChatChunk(msgspec.Struct, omit_defaults=True):
     usage: dict[str, Any] | None = None
     tokens: int = 1
     logprobs: dict[str, Any] | None = None
+    restart: bool = False
+
+
+RESTART_TEXT = "\n\n---\n\n"
+"""What a client that knows nothing of restarts shows between the answer that was taken back and the other."""
+
+
+class Restart(str):
+    """A piece of a chat that takes back all before it, itself included: the answer begins anew after it."""
+
+
+def restart_chunk() -> ChatChunk:
+    """Return the chunk that marks a restart."""
+    return ChatChunk({"content": RESTART_TEXT}, tokens=0, restart=True)
 
 
 Payload = Tensors | Chat

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from semaforo.wire.completion import Completion
+from semaforo.wire.completion import RESTARTED, Completion
 from semaforo.wire.payload import ChatChunk
 from semaforo.wire.sse import DONE, encode
 
@@ -75,11 +75,11 @@ class TextWriter:
         content = chunk.delta.get("content")
         text = content if isinstance(content, str) else ""
         # Only counts and the end are kept: the text is the client's to put together.
-        count.add(ChatChunk({}, chunk.finish_reason, chunk.usage, chunk.tokens))
+        count.add(ChatChunk({}, chunk.finish_reason, chunk.usage, chunk.tokens, restart=chunk.restart))
         if not text and chunk.logprobs is None:
             return b""
         echo, self._echoes[index] = self._echoes[index], ""
-        return self._choice(index, echo + text, None, chunk.logprobs)
+        return self._choice(index, echo + text, None, chunk.logprobs, restart=chunk.restart)
 
     def over(self, index: int) -> bytes:
         """Write the end of a choice."""
@@ -93,9 +93,17 @@ class TextWriter:
         usages = [count.usage(self._prompt_tokens[index]) for index, count in enumerate(self._counts)]
         return encode(_JSON.encode({**self._frame, "choices": [], "usage": total_usage(usages)})) + DONE
 
-    def _choice(self, index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None) -> bytes:
+    def _choice(
+        self,
+        index: int,
+        text: str,
+        finish: str | None,
+        logprobs: dict[str, Any] | None,
+        *,
+        restart: bool = False,
+    ) -> bytes:
         choice = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish}
-        frame = {**self._frame, "choices": [choice]}
+        frame = {**self._frame, "choices": [choice], **(RESTARTED if restart else {})}
         if self._include_usage:
             frame["usage"] = None
         return encode(_JSON.encode(frame))

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from semaforo.errors import ModelFailed, Refused, SemaforoError
+from semaforo.wire.completion import restarts
 from semaforo.wire.payload import ChatChunk
 from semaforo.wire.sse import SseEvent
 
@@ -127,6 +128,7 @@ def _chunk(choice: dict[str, Any], delta: dict[str, Any], body: dict[str, Any]) 
         usage if isinstance(usage, dict) and usage else None,
         delta_tokens(delta),
         logprobs if isinstance(logprobs, dict) else None,
+        restarts(body),
     )
 
 

@@ -26,7 +26,7 @@ from semaforo.live.stream import Stream
 from semaforo.server.http import JSON, SSE, HttpRequest, HttpResponse, Response, StreamResponse
 from semaforo.server.openai.door import NO_STREAM, Door, decode
 from semaforo.server.openai.names import CHAT, find, tasks_of
-from semaforo.server.openai.streams import COMMENT, SILENCE_S, serving
+from semaforo.server.openai.streams import COMMENT, SILENCE_S, mode, serving
 from semaforo.wire.completion import ChunkWriter, Completion
 from semaforo.wire.openai import ChatCall, error_object, parse_chat
 from semaforo.wire.payload import Chat
@@ -96,7 +96,8 @@ class ChatCompletions:
             work.prompt_tokens,
             include_usage=call.include_usage,
         )
-        headers = (*SSE, *self._door.inference.served.of(served, request.id))
+        own = mode(self._door.catalog, stream)
+        headers = (*SSE, *self._door.inference.served.of(served, request.id), *own)
         return StreamResponse(_events(stream, writer), headers=headers)
 
 
