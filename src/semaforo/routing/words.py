@@ -22,9 +22,20 @@ _FIRST, _SECOND, _SHIFT = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77), np.uint3
 
 _OFTEN = (1.0 + np.log(np.maximum(np.arange(1 << 12), 1))).astype(np.float32)
 
-_HASHES: dict[str, int] = {}
-# A look-up costs a fifth of a hash; the same words come again and again.
-_MOST_HASHES = 1 << 16
+
+class _Hashes(dict[str, int]):
+    """Hashes of words: a look-up costs a fifth of a hash, and the same words come again and again."""
+
+    most = 1 << 16
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= self.most:
+            self.clear()
+        found = self[word] = crc32(word.encode("utf-8", "replace"))
+        return found
+
+
+_hash_of = _Hashes().__getitem__
 
 
 class Words(msgspec.Struct, frozen=True):
@@ -68,10 +79,7 @@ def bags(words: Sequence[str], size: int) -> tuple[Indices, Indices]:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
     found = np.empty(2 * n - 1, np.uint32)
     single, pairs = found[:n], found[n:]
-    try:
-        single[:] = np.fromiter(map(_HASHES.__getitem__, words), np.uint32, n)
-    except KeyError:
-        single[:] = [_hash(word) for word in words]
+    single[:] = np.fromiter(map(_hash_of, words), np.uint32, n)
     np.multiply(single[:-1], _FIRST, out=pairs)
     pairs += single[1:] * _SECOND
     pairs >>= _SHIFT
@@ -101,12 +109,3 @@ def learned(texts: Sequence[Sequence[str]], *, bits: int = BITS, least: int = 2)
     slots[kept] = np.arange(len(kept), dtype=np.int32)
     idf = np.log((1.0 + len(texts)) / (1.0 + df[kept])) + 1.0
     return Words(slots, idf.astype(np.float32))
-
-
-def _hash(word: str) -> int:
-    found = _HASHES.get(word)
-    if found is None:
-        if len(_HASHES) >= _MOST_HASHES:
-            _HASHES.clear()
-        found = _HASHES[word] = crc32(word.encode("utf-8", "replace"))
-    return found
