@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +13,8 @@ from semaforo.errors import ArtefactError, InvalidRequest
 from semaforo.features.signals import Signals
 from semaforo.features.text import TEXT_NUMBERS, text_numbers, words_of
 from semaforo.jobs.learn import levels
-from semaforo.jobs.learn.crossval import out_of_fold
+from semaforo.jobs.learn.crossval import out_of_fold, signals_of
+from semaforo.jobs.learn.embedded import Told, train_embedded
 from semaforo.jobs.learn.train import train
 from semaforo.repository.examples import read_table
 from semaforo.routing import metrics
@@ -188,6 +190,60 @@ def test_scores_out_of_fold_are_of_rows_that_were_not_seen() -> None:
     assert abs(metrics.apgr(gain, scores[:, 1] - scores[:, 0]) - 0.5) < 0.12
 
 
+def meant(rows: int, seed: int = 0) -> Table:
+    """Requests whose words say nothing, and whose embedding says whether the weak model can."""
+    rng = np.random.default_rng(seed)
+    hard = rng.random(rows) < 0.5
+    embeddings = rng.normal(0.0, 0.4, (rows, 12)).astype(np.float32)
+    embeddings[:, 0] += np.where(hard, 2.0, -2.0)
+    embeddings[:10] = np.nan
+    prompts = tuple(" ".join(map(str, rng.choice(WORDS, 6))) for _ in range(rows))
+    scores = np.stack([~hard, np.ones(rows, bool)], axis=1).astype(float)
+    return Table(
+        ("weak", "strong"), ("t",) * rows, prompts, scores, np.full((rows, 2), np.nan), embeddings=embeddings,
+        space="minilm/1",
+    )  # fmt: skip
+
+
+WORDS = [f"word{k}" for k in range(40)]
+
+
+def test_what_an_embedding_tells_is_used_and_done_without() -> None:
+    predictor = Router.decode(Router(train(meant(150)), 150).encode()).predictor
+    level = predictor.embedded
+    assert level is not None
+    assert level.fits("minilm/1", np.zeros(12, np.float32))
+    assert not level.fits("minilm/2", np.zeros(12, np.float32))
+    assert not level.fits("minilm/1", np.zeros(13, np.float32))
+    scorer, new = Scorer(predictor), meant(200, seed=1)
+    known = np.arange(10, 200)
+    gain = new.scores[known, 1] - new.scores[known, 0]
+    told = scorer.predict("t", signals_of(new, known))[0]
+    assert metrics.apgr(gain, told[:, 1] - told[:, 0]) > 0.73  # 0.75 is all there is to gain
+    blind = signals_of(msgspec.structs.replace(new, embeddings=None), known)
+    without = scorer.predict("t", blind)[0]
+    assert abs(metrics.apgr(gain, without[:, 1] - without[:, 0]) - 0.5) < 0.12
+    plain = Scorer(msgspec.structs.replace(predictor, embedded=None))
+    assert np.array_equal(plain.predict("t", blind)[0], without)
+    assert np.isfinite(scorer.predict("t", signals_of(new, np.arange(10)))[0]).all()
+
+
+def test_embeddings_that_tell_nothing_are_given_no_weight() -> None:
+    rng = np.random.default_rng(3)
+    said = rng.normal(size=(400, 1))
+    targets, noise = said + rng.normal(0.0, 0.5, (400, 1)), rng.normal(size=(400, 16)).astype(np.float32)
+    every = np.arange(400)
+    folds = [(np.setdiff1d(every, part), part) for part in np.array_split(every, 5)]
+    level = train_embedded(noise, targets, Told(folds, said), None, "", 0)
+    assert level is not None
+    without, linear, near = level.inside[:, 0]
+    assert without == pytest.approx(1.0, abs=0.1)
+    assert linear < 0.3
+    assert near < 0.3
+    assert level.outside[:, 0].tolist() == [1.0, 0.0, 0.0]
+    assert train_embedded(noise[:20], targets[:20], Told(folds, said[:20]), None, "", 0) is None
+
+
 def test_models_that_were_not_asked_about_everything() -> None:
     table = sums(300)
     holes = table.scores.copy()
@@ -246,6 +302,13 @@ def test_a_table_is_read_from_csv_and_parquet(tmp_path: Path) -> None:
     assert table.features == ("size",)
     from pyarrow import csv, parquet
 
+    given = (("one", "[1, 0.5]"), ("two", ""))
+    lines = [f'{prompt},{model},1,"{vector}"\n' for prompt, vector in given for model in "xy"]
+    path.write_text("prompt,model,score,embedding\n" + "".join(lines))
+    vectors = read_table(path).embeddings
+    assert vectors is not None
+    assert np.array_equal(vectors, [[1.0, 0.5], [np.nan, np.nan]], equal_nan=True)
+    path.write_text(TABLE + "a,one,x,1,0.5,3\na,one,y,0,,3\nb,two,x,0.25,0.1,\n")
     parquet.write_table(csv.read_csv(path), tmp_path / "scores.parquet")
     again = read_table(tmp_path / "scores.parquet")
     assert np.array_equal(again.scores, table.scores, equal_nan=True)
@@ -262,6 +325,8 @@ def test_a_table_is_read_from_csv_and_parquet(tmp_path: Path) -> None:
         (TABLE + "a,one,x,1,,\na,one,x,1,,\na,one,y,1,,\n", "row 2 is the second one of 'x'"),
         (TABLE + "a,one,,1,,\na,one,y,1,,\n", "row 1: model is empty"),
         (TABLE + "a,one,x\n", "line 2 has not as many fields"),
+        ("prompt,model,score,embedding\na,x,1,[1]\nb,y,1,7\n", "row 2: embedding has not the 1 numbers"),
+        ("prompt,model,score,embedding\na,x,1,[\nb,y,1,[1]\n", "row 1: embedding is no list of numbers"),
         ("model,score\nx,1\ny,1\n", "nothing tells requests apart"),
     ],
 )

@@ -172,6 +172,7 @@ def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskTyp
         max_queue_rows=task.max_queue,
         hedge=task.hedge,
         score_s=task.router.wait if task.router is not None else 0.0,
+        embedding=task.router.embedding if task.router is not None else "",
         cache=_caching(task.cache),
         explore=Exploration(task.explore.share, task.explore.max_loss, task.explore.shadow),
     )

@@ -63,6 +63,10 @@ def routers_of(file: FleetFile) -> dict[str, Router]:
             text = f"{path} was trained on {', '.join(router.predictor.models)}; the task has {', '.join(models)}"
             problems.append(file.problem(("tasks", name, "router"), text))
             continue
+        if task.router.embedding and router.predictor.embedded is None:
+            text = f"{path} was trained without embeddings: train it with `--embed`, or leave this out"
+            problems.append(file.problem(("tasks", name, "router", "embedding"), text))
+            continue
         found[name] = router
     if problems:
         raise file.error(problems)

@@ -16,7 +16,8 @@ TableArgument = Annotated[
     typer.Argument(
         metavar="TABLE", show_default=False,
         help="Scores, one row for each request and model (.parquet, .csv), or the history of a fleet (.db); "
-        "columns model, score, and task, prompt, feature.NAME, cost, answer, id, group, propensity where known.",
+        "columns model, score, and task, prompt, feature.NAME, embedding, cost, answer, id, group, propensity "
+        "where known.",
     ),
 ]  # fmt: skip
 Cascade = Annotated[
@@ -33,6 +34,13 @@ def train(
         Path, typer.Option("-o", "--output", metavar="FILE", help="Where the router goes.")
     ] = Path("router.router"),
     cascade: Cascade = "",
+    embed: Annotated[
+        str,
+        typer.Option(
+            metavar="FLEET:MODEL",
+            help="Have this model of a fleet embed the prompts, and learn from that too.",
+        ),
+    ] = "",
     folds: Annotated[int, typer.Option(help="Folds in which it is tried out.", min=2, max=20)] = 5,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     report: Report = None,
@@ -41,7 +49,7 @@ def train(
     """Train a router on a table of scores, and say out of fold what it is worth."""
     from semaforo.cli.router_run import Training, run_train
 
-    run_train(Training(table, output, cascade, folds, seed, report, as_json))
+    run_train(Training(table, output, cascade, folds, seed, report, as_json, embed))
 
 
 @router.command(epilog="Example: semaforo router evaluate history.db --router routers/chat.router")

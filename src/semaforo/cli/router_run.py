@@ -19,7 +19,8 @@ from semaforo.features.signals import Signals
 from semaforo.repository.examples import read_table
 from semaforo.routing import metrics
 from semaforo.routing.cascade import cascade_table
-from semaforo.routing.predictor import PARTS
+from semaforo.routing.embedded import PARTS as EMBEDDED
+from semaforo.routing.predictor import PARTS, Predictor
 from semaforo.routing.router import Router
 from semaforo.routing.scorer import Scorer
 from semaforo.routing.table import Table
@@ -35,6 +36,7 @@ class Training(msgspec.Struct, frozen=True):
     seed: int
     report: Path | None
     as_json: bool
+    embed: str = ""
 
 
 def run_train(asked: Training) -> None:
@@ -49,7 +51,16 @@ def run_train(asked: Training) -> None:
     from semaforo.jobs.learn.train import train
 
     console = Console(stderr=True, highlight=False)
+    if asked.embed and asked.cascade:
+        raise InvalidRequest(
+            "a verifier looks at the answer, not at an embedding: leave --embed or --cascade out"
+        )
     table = _table(asked.table, asked.cascade)
+    if asked.embed:
+        from semaforo.cli.router_embed import embedded
+
+        with console.status(f"embedding {len(table):,} prompts"):
+            table = embedded(table, asked.embed)
     with console.status(f"trying out {asked.folds} times on {len(table):,} requests"):
         predicted, trust = out_of_fold(table, folds=asked.folds, seed=asked.seed)
     figures = _figures(table, predicted)
@@ -183,6 +194,7 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
         "rows": router.rows, "made": router.made, "sha256": router.digest(), "tasks": list(router.tasks),
         "models": list(predictor.models), "figures": router.figures,
         "usual": dict(zip(predictor.models, predictor.usual(task).tolist(), strict=True)),
+        "embedded": _embedded(predictor),
         "levels": {part: float(predictor.inside[i, 0]) for i, part in enumerate(PARTS)},
     }  # fmt: skip
     if prompt:
@@ -206,6 +218,9 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
         out.print(f"  {line}")
     levels = " · ".join(f"{part} {weight:.2f}" for part, weight in told["levels"].items())
     out.print(f"weights in its domain: {levels}")
+    if told["embedded"]:
+        weights = " · ".join(f"{part} {weight:.2f}" for part, weight in told["embedded"].items())
+        out.print(f"where a request has an embedding: {weights}")
     shown = Shown(box=box.SIMPLE_HEAD, title=task)
     for column in ("model", "usual", *(["this request"] if prompt else [])):
         shown.add_column(column, justify="left" if column == "model" else "right")
@@ -215,6 +230,11 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
     out.print(shown)
     if prompt:
         out.print(f"{told['trust']:.0%} in its domain; predicted in {told['us']:.0f} µs")
+
+
+def _embedded(predictor: Predictor) -> dict[str, float]:
+    level = predictor.embedded
+    return {part: float(level.inside[i, 0]) for i, part in enumerate(EMBEDDED)} if level is not None else {}
 
 
 def _figures(table: Table, predicted: np.ndarray) -> dict[str, float]:

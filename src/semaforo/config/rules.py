@@ -83,6 +83,8 @@ def _task(
         say((*here, "hedge"), f"{task.hedge:g} would run a second copy of all work: take 0, or more than 1")
     _prefer((*here, "prefer"), task.prefer, given, say)
     _semantic((*here, "cache", "semantic"), task, fleet, say)
+    if task.router is not None and task.router.embedding:
+        _serves(fleet, (*here, "router", "embedding"), task.router.embedding, "embedding", say)
 
 
 def _semantic(here: tuple[str, ...], task: TaskSettings, fleet: FleetSettings, say: Say) -> None:  # rule 8

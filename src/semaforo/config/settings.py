@@ -66,6 +66,10 @@ class RouterSettings(_Settings, frozen=True, kw_only=True):
     file: Annotated[str, Key("File that `semaforo router train` wrote; seen from the fleet file.")]
     sha256: Annotated[str, Key("Digest the file must have.", forms.DIGEST)] = ""
     wait: Annotated[float, Key("How long a request waits for it at most.", forms.DURATION)] = 0.02
+    embedding: Annotated[str, Key(
+        "Task, model or alias of kind `embedding` that embeds each request, for a router that was trained with "
+        "embeddings; it is waited for within `wait`.",
+    )] = ""  # fmt: skip
 
 
 class SemanticSettings(_Settings, frozen=True, kw_only=True):

@@ -63,6 +63,7 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
             service; 0 = never.
         explore: How much the router may try what does not look best.
         cache: How answers are kept to be given again.
+        embedding: Task, model or alias that embeds requests for their predictions; "" = none.
         score_s: Seconds a request may be held for predicted qualities (`Score`); 0 = do not ask.
     """
 
@@ -78,3 +79,4 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
     score_s: float = 0.0
     explore: Exploration = Exploration()
     cache: Caching = Caching()
+    embedding: str = ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Signals(msgspec.Struct, frozen=True):
@@ -11,7 +13,9 @@ class Signals(msgspec.Struct, frozen=True):
     Attributes:
         text: Words to look at, "" where there are none.
         numbers: Features by name (`text.length`, `x.mean` …); one that could not be worked out is left out.
+        embedding: (d,) of length 1, of the kind that its predictor knows; None = there is none.
     """
 
     text: str = ""
     numbers: dict[str, float] = {}
+    embedding: NDArray[np.float32] | None = None

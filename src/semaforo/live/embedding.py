@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Protocol
 
@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 
 from semaforo.catalog.state import Catalog
+from semaforo.core.effects import Score
 from semaforo.core.state import State
 from semaforo.entities import Ref, Request, Step
 from semaforo.entities.interface import roles
@@ -30,11 +31,13 @@ from semaforo.errors import NotFound
 from semaforo.features import text_tokens
 from semaforo.live.answer import Answer
 from semaforo.routing.likeness import Vector, unit
+from semaforo.routing.router import Router
 from semaforo.wire.payload import Payload, Tensors
 
 STEP = "embedding"
 MOST_CHARACTERS = 32_768
 _MOST_KEPT = 2048
+_SHARE_OF_WAIT = 0.75
 
 log = logging.getLogger("semaforo.routing")
 
@@ -182,6 +185,43 @@ class Embeddings:
         if vector is None:
             return None
         return Embedding(vector, f"{answer.model}/{answer.version}", answer.finish.cost)
+
+
+class RouterEmbeddings:
+    """Embeddings of requests for trained routers.
+
+    Args:
+        state: The dispatcher's.
+        embeddings: Says what texts mean.
+        routers: By task.
+    """
+
+    def __init__(self, state: State, embeddings: Embeddings, routers: Mapping[str, Router]) -> None:
+        self._state = state
+        self._embeddings = embeddings
+        self._levels = {name: router.predictor.embedded for name, router in routers.items()}
+
+    def embed(self, task: str, effect: Score, text: str, then: Callable[[Vector | None], None]) -> bool:
+        """See `live.scoring.Embeds`."""
+        about, job = self._state.catalog.tasks.get(task), self._state.jobs.get(effect.request)
+        level = self._levels.get(task)
+        if about is None or job is None or level is None or not about.embedding or not text.strip():
+            return False
+        request = job.request
+        if request.step is not None and request.step.name == STEP:
+            return False
+        if request.contract.max_cost is not None:
+            # The request was let in with all of its money: there is none left for an embedding.
+            contract = msgspec.structs.replace(request.contract, max_cost=0.0)
+            request = msgspec.structs.replace(request, contract=contract)
+
+        def found(embedding: Embedding | None) -> None:
+            fits = embedding is not None and level.fits(embedding.space, embedding.vector)
+            then(embedding.vector if embedding is not None and fits else None)
+
+        seconds = _SHARE_OF_WAIT * about.score_s
+        self._embeddings.ask(request, about.embedding, text, seconds, found)
+        return True
 
 
 def artefacts(catalog: Catalog, space: str) -> list[str]:

@@ -23,7 +23,7 @@ from semaforo.entities import Priority, Request, Step
 from semaforo.live.answer import Answer
 from semaforo.live.cache import REPLICA, SEMANTIC, Answers, Kept, Said
 from semaforo.live.comparing import Comparing
-from semaforo.live.embedding import Embeddings
+from semaforo.live.embedding import Embeddings, RouterEmbeddings
 from semaforo.live.feedback import Opinion, Opinions
 from semaforo.live.meanings import Figures, Meanings
 from semaforo.live.memory import Memory
@@ -93,9 +93,10 @@ class Learning:
         self._memory = Memory(history, state) if history is not None else None
         self._opinions = Opinions(state, ring, tell)
         self._opinions.archive = self._memory
-        self._scoring = Scoring(routers, self._task_of, tell, keeps=history is not None)
-        self._before = Answers(state, ring.size)
         self._embeddings = Embeddings(state, asks)
+        embeds = RouterEmbeddings(state, self._embeddings, routers)
+        self._scoring = Scoring(routers, self._task_of, tell, keeps=history is not None, embeds=embeds)
+        self._before = Answers(state, ring.size)
         self._comparing = Comparing(asks)
         self._meanings = Meanings(state, self._before, self._embeddings, self._comparing, ring, asks.now)
         self._opinions.kept = self

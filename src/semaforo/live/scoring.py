@@ -2,7 +2,7 @@
 
 Rules this module keeps:
 
-1. Requests that come in one round of the loop are looked at together.
+1. Requests that come in one round of the loop are looked at together; so are those whose embeddings come in one.
 2. Whatever goes wrong here, the request goes on without a prediction: the base serves.
 """
 
@@ -11,12 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+import msgspec
 
 from semaforo.core.effects import Score
 from semaforo.core.events import Scored
 from semaforo.features.extract import chat_signals, tensor_signals
 from semaforo.features.signals import Signals
 from semaforo.features.text import text_numbers
+from semaforo.routing.likeness import Vector
 from semaforo.routing.router import Router
 from semaforo.routing.scorer import Scorer
 from semaforo.wire.payload import Chat, Payload
@@ -24,6 +29,17 @@ from semaforo.wire.payload import Chat, Payload
 log = logging.getLogger("semaforo.routing")
 
 _MOST_KEPT = 4096
+
+
+Looked = tuple[str, Score, Signals]
+
+
+class Embeds(Protocol):
+    """How the embedding of a request is asked for."""
+
+    def embed(self, task: str, effect: Score, text: str, then: Callable[[Vector | None], None]) -> bool:
+        """Ask for it; tell whether `then` is called, now or later, with what the router of the task can read."""
+        ...
 
 
 class Scoring:
@@ -34,6 +50,7 @@ class Scoring:
         task_of: Returns the task of a live request, or None.
         tell: Tells the dispatcher.
         keeps: Whether what was seen of a request is kept until `signals` asks for it.
+        embeds: Asks for embeddings of requests whose router looks at them.
     """
 
     def __init__(
@@ -43,7 +60,10 @@ class Scoring:
         tell: Callable[[Scored], None],
         *,
         keeps: bool = False,
+        embeds: Embeds | None = None,
     ) -> None:
+        self._embeds = embeds
+        self._looked: list[Looked] = []
         self._keeps = keeps
         ready = {id(router): Scorer(router.predictor) for router in routers.values()}
         self._scorers = {task: ready[id(router)] for task, router in routers.items()}
@@ -70,16 +90,34 @@ class Scoring:
 
     def _flush(self) -> None:
         asked, self._asked = self._asked, []
-        by_task: dict[str, list[tuple[Score, Signals]]] = {}
+        looked: list[Looked] = []
         for effect, payload in asked:
             task = self._task_of(effect.request)
             if task is None:
                 continue
             try:
-                by_task.setdefault(task, []).append((effect, signals_of(payload)))
+                signals = signals_of(payload)
+                then = partial(self._embedded, task, effect, signals)
+                if self._embeds is None or not self._embeds.embed(task, effect, signals.text, then):
+                    looked.append((task, effect, signals))
             except Exception:
                 log.exception("request %s could not be looked at: it is routed as usual", effect.request)
                 self._tell(Scored(effect.request, {}))
+        self._score(looked)
+
+    def _embedded(self, task: str, effect: Score, signals: Signals, vector: Vector | None) -> None:
+        if not self._looked:
+            asyncio.get_running_loop().call_soon(self._flush_embedded)
+        self._looked.append((task, effect, msgspec.structs.replace(signals, embedding=vector)))
+
+    def _flush_embedded(self) -> None:
+        looked, self._looked = self._looked, []
+        self._score(looked)
+
+    def _score(self, looked: list[Looked]) -> None:
+        by_task: dict[str, list[tuple[Score, Signals]]] = {}
+        for task, effect, signals in looked:
+            by_task.setdefault(task, []).append((effect, signals))
         for task, found in by_task.items():
             scorer = self._scorers.get(task)
             try:

@@ -11,6 +11,7 @@
 | answer | what the model said |
 | id | rows with the same id are one request; task and prompt tell requests apart where it is missing |
 | group | what is left out together when another domain is tried, a subject for example |
+| embedding | embedding of the prompt: a list of numbers, in CSV as JSON |
 | propensity | probability with which the model was asked, in logs |
 
 `prompt` or a feature there must be, or a task; all other columns are ignored. A history (``.db``) gives the answers
@@ -25,14 +26,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from semaforo.errors import InvalidRequest, nearest
 from semaforo.repository.history import read_answers
 from semaforo.routing.table import Table
 
 _FEATURE = "feature."
-_KNOWN = ("model", "score", "task", "prompt", "cost", "answer", "id", "group", "propensity")
+_KNOWN = ("model", "score", "task", "prompt", "cost", "answer", "id", "group", "propensity", "embedding")
 
 
 def read_table(path: str | Path) -> Table:
@@ -157,7 +160,29 @@ def _wide(path: Path, columns: Mapping[str, list[Any]], features: tuple[str, ...
         tuple(map(tuple, answers)) if "answer" in columns else None,
         tuple(str(groups[i]) for i in first) if groups is not None else (),
         propensities if "propensity" in columns else None,
+        _embeddings(path, columns["embedding"], first) if "embedding" in columns else None,
     )
+
+
+def _embeddings(path: Path, values: list[Any], rows: list[int]) -> NDArray[np.float32]:
+    found: list[NDArray[np.float32] | None] = []
+    width = 0
+    for row in rows:
+        value = values[row]
+        try:
+            given = msgspec.json.decode(value) if isinstance(value, str) and value else value
+            vector = None if given is None or given == "" else np.asarray(given, np.float32)
+        except (msgspec.DecodeError, TypeError, ValueError):
+            raise InvalidRequest(f"{path}: row {row + 1}: embedding is no list of numbers") from None
+        if vector is not None and (vector.ndim != 1 or len(vector) != (width or len(vector))):
+            raise InvalidRequest(
+                f"{path}: row {row + 1}: embedding has not the {width} numbers of the others"
+            )
+        if vector is not None:
+            width = len(vector)
+        found.append(vector)
+    missing = np.full(width, np.nan, np.float32)
+    return np.stack([missing if vector is None else vector for vector in found])
 
 
 def _numbers(

@@ -53,4 +53,5 @@ def cascade_table(table: Table, cheap: str) -> Table:
         features=(*table.features, *FEATURES),
         numbers=np.hstack([table.numbers, given]) if table.features else given,
         answers=None,
+        embeddings=None,
     )

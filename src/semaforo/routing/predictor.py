@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from semaforo.routing.embedded import Embedded
 from semaforo.routing.trees import Trees
 from semaforo.routing.words import Words
 
@@ -76,6 +77,7 @@ class Predictor(msgspec.Struct, frozen=True):
         trees: (h,) boosted trees.
         inside: (parts, h) weights of the stack in the domain of training.
         outside: (parts, h) the same out of it.
+        embedded: What the embedding of a request adds; None where training had none.
         domain: (4,) logistic regression that tells requests of another domain: on the share of unknown words, the
             likeness to the nearest group and to the nearest request, and 1.
     """
@@ -93,6 +95,7 @@ class Predictor(msgspec.Struct, frozen=True):
     inside: Floats
     outside: Floats
     domain: Floats
+    embedded: Embedded | None = None
 
     def usual(self, task: str) -> Floats:
         """Return the mean scores ``(m,)`` of a task, or of all tasks where it is not known."""

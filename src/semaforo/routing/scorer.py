@@ -33,6 +33,7 @@ class Scorer:
         self.predictor = predictor
         self._h = len(predictor.basis)
         self._forest = Forest(predictor.trees) if predictor.trees else None
+        self._embedded = predictor.embedded
         self._usual: dict[str, Floats] = {}
         # What a known task adds is no matter of the domain: out of it, it is all there is.
         outside = np.vstack([np.ones((1, self._h)), predictor.outside[1:]])
@@ -78,7 +79,10 @@ class Scorer:
                 weights = outside + sure * more
             else:
                 weights = predictor.outside
-            scores[i] = predictor.base + np.add.reduce(levels * weights) @ predictor.basis
+            targets = np.add.reduce(levels * weights)
+            if signal.embedding is not None and self._embedded is not None:
+                targets = self._embedded.told(targets, signal.embedding, trust[i])
+            scores[i] = predictor.base + targets @ predictor.basis
         np.maximum(scores, 0.0, out=scores)
         return np.minimum(scores, 1.0, out=scores), trust
 

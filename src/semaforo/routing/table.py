@@ -25,6 +25,8 @@ class Table(msgspec.Struct, frozen=True):
         answers: (n, m) what each model said, or None where no answers are known.
         groups: (n,) what is left out together when a new domain is tried; "" = each row by itself.
         propensities: (n, m) probability with which a model was asked; NaN where nobody said.
+        embeddings: (n, d) embedding of each request, NaN where it has none; None where none has.
+        space: ``model/version`` that made them; "" = not said.
     """
 
     models: tuple[str, ...]
@@ -37,6 +39,8 @@ class Table(msgspec.Struct, frozen=True):
     answers: tuple[tuple[str, ...], ...] | None = None
     groups: tuple[str, ...] = ()
     propensities: Floats | None = None
+    embeddings: NDArray[np.float32] | None = None
+    space: str = ""
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -65,4 +69,6 @@ class Table(msgspec.Struct, frozen=True):
             tuple(self.answers[i] for i in at) if self.answers is not None else None,
             tuple(self.groups[i] for i in at) if self.groups else (),
             self.propensities[indices] if self.propensities is not None else None,
+            self.embeddings[indices] if self.embeddings is not None else None,
+            self.space,
         )

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from semaforo.features.signals import Signals
 from semaforo.jobs.learn.train import train
+from semaforo.routing.likeness import unit
 from semaforo.routing.scorer import Scorer
 from semaforo.routing.table import Table
 
@@ -53,5 +54,6 @@ def signals_of(table: Table, rows: NDArray[np.int64]) -> list[Signals]:
     found = []
     for i in rows.tolist():
         numbers = dict(zip(table.features, table.numbers[i].tolist(), strict=True)) if table.features else {}
-        found.append(Signals(table.prompts[i], {k: v for k, v in numbers.items() if v == v}))
+        vector = unit(table.embeddings[i]) if table.embeddings is not None else None
+        found.append(Signals(table.prompts[i], {k: v for k, v in numbers.items() if v == v}, vector))
     return found

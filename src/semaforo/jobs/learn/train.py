@@ -9,6 +9,7 @@ What happens, in order:
 4. Trees learn from what requests look like and from those levels, out of fold again.
 5. The weights of the stack: non-negative least squares on what was said out of fold.
 6. All levels are fitted once more, to all rows.
+7. Where requests have embeddings, a level that looks at them is stacked on all of that (`jobs/learn/embedded.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from semaforo.errors import InvalidRequest
 from semaforo.features.text import TEXT_NUMBERS, text_vector, words_of
 from semaforo.jobs.learn import levels
+from semaforo.jobs.learn.embedded import Told, train_embedded
 from semaforo.jobs.learn.levels import Texts
 from semaforo.routing.predictor import PARTS, Predictor
 from semaforo.routing.table import Table
@@ -79,13 +81,20 @@ def train(table: Table, *, seed: int = 0) -> Predictor:
     setting = _setting(table, targets, seed)
     if setting.texts is not None:
         _tune(setting)
-    inside, trees, novelty = _stack(setting, list(_folds(n, seed)))
+    folds = list(_folds(n, seed))
+    inside, trees, novelty, said = _stack(setting, folds)
     outside, domain = np.zeros_like(inside), _unheard(novelty[:, 0])
     apart = list(_apart(setting.groups, seed))
+    told = None
     if apart:
-        outside, _, strange = _stack(setting, apart)
+        outside, _, strange, abroad = _stack(setting, apart)
         domain = _domain(novelty, strange)
-    return _whole(table, base, basis, setting, trees, inside, outside, domain)
+        told = Told(apart, abroad)
+    found = _whole(table, base, basis, setting, trees, inside, outside, domain)
+    if table.embeddings is None:
+        return found
+    level = train_embedded(table.embeddings, targets, Told(folds, said), told, table.space, seed)
+    return msgspec.structs.replace(found, embedded=level)
 
 
 def contrasts(deviations: Floats) -> tuple[Floats, Floats]:
@@ -181,11 +190,12 @@ def _tune(setting: Setting) -> None:
         )
 
 
-def _stack(setting: Setting, folds: list[tuple[Indices, Indices]]) -> tuple[Floats, Floats, Floats]:
+def _stack(setting: Setting, folds: list[tuple[Indices, Indices]]) -> tuple[Floats, Floats, Floats, Floats]:
     """Fit and ask all levels out of fold.
 
     Returns:
-        Weights of the stack (parts, h), the features of the trees (n, f), and what tells domains apart (n, 4).
+        Weights of the stack (parts, h), the features of the trees (n, f), what tells domains apart (n, 4), and what
+        the stack says out of fold (n, h).
     """
     from scipy.optimize import nnls
 
@@ -208,7 +218,7 @@ def _stack(setting: Setting, folds: list[tuple[Indices, Indices]]) -> tuple[Floa
         known = ~np.isnan(targets[:, k])
         if known.any():
             weights[:, k] = nnls(said[known, :, k], targets[known, k])[0]
-    return weights, rows, novelty
+    return weights, rows, novelty, (said * weights).sum(axis=1)
 
 
 def _ask(setting: Setting, fitted: Indices, asked: Indices, said: Floats, novelty: Floats) -> None:
