@@ -52,6 +52,7 @@ class Asked:
     outcome: str = ""
     released: bool = False
     gain: dict[str, float] = field(default_factory=dict)
+    looked_at: bool = False
 
     @property
     def rows(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import msgspec
+
 from fleets import Rig, ask, chat, fleet, variant
 from semaforo.catalog.state import Catalog
 from semaforo.core.events import (
@@ -30,6 +32,7 @@ from semaforo.core.state import History
 from semaforo.entities import (
     BatchProfile,
     Cost,
+    Exploration,
     Preference,
     Priority,
     Privacy,
@@ -41,7 +44,7 @@ from semaforo.entities import (
     TensorSpec,
     Variant,
 )
-from semaforo.policy import posterior
+from semaforo.policy import bandit, posterior
 
 SHAPES = ("", "x:FP32:4", "x:FP32:8")
 PREFERENCES = (Preference(), Preference(), Preference(goal="cost"), Preference(goal="quality"))
@@ -81,6 +84,31 @@ def random_variants(rng: Random) -> list[Variant]:
     return found
 
 
+EXPLORATIONS = tuple(
+    Exploration(share, loss, shadow, by)
+    for by in ("epsilon", "linucb", "thompson")
+    for share, loss, shadow in ((0.1, 0.1, 0.0), (0.5, 1.0, 0.2))
+)
+
+
+def aside(rng: Random) -> Random:
+    """Return chance that leaves that of the seed as it is, so that what else is drawn stays the same."""
+    other = Random()
+    other.setstate(rng.getstate())
+    return other
+
+
+def random_context(rng: Random) -> dict[str, float]:
+    """Draw what a request looks like: nothing is known of half, the others mostly have the same few features."""
+    rng = aside(rng)
+    if rng.random() < 0.5:
+        return {}
+    found = {name: rng.uniform(-1.0, 1.0) for name in ("a", "b", "c")}
+    if rng.random() < 0.1:
+        found[f"f{rng.randrange(9)}"] = rng.choice((0.0, 1.0, 50.0))
+    return found
+
+
 def random_fleet(rng: Random, variants: list[Variant] | None = None) -> Catalog:
     """Draw a catalog."""
     tasks = [
@@ -92,6 +120,7 @@ def random_fleet(rng: Random, variants: list[Variant] | None = None) -> Catalog:
             max_queue_rows=rng.choice((6, 20, 200)),
             hedge=rng.choice((0.0, 2.0)),
             score_s=rng.choice((0.0, 0.0, 0.005)),
+            explore=aside(rng).choice((Exploration(), Exploration(), *EXPLORATIONS)),
         )
         for name in ("t", "u", "c")
     ]
@@ -244,17 +273,25 @@ def feedback(rng: Random, rig: Rig) -> DispatcherEvent:
     names = [*rig.model.catalog.variants, "ghost/1/v"]
     if rng.random() < 0.1:
         known = posterior.begun(rng.random())
+        ridge = bandit.begun(known.prior)
         for _ in range(rng.randrange(30)):
             known.learn(rng.random())
-        return Remembered({rng.choice(names): History(known)})
-    return Feedback(some_request(rng, rig), rng.choice(names), rng.choice((0.0, 1.0, rng.random())))
+            ridge.learn(random_context(rng), aside(rng).random())
+        kept = aside(rng).choice((None, ridge))
+        return Remembered({rng.choice(names): History(known, ridge=kept)})
+    about = Feedback(some_request(rng, rig), rng.choice(names), rng.choice((0.0, 1.0, rng.random())))
+    if context := random_context(rng):
+        weight, gain = aside(rng).choice(((1.0, 0.0), (0.25, 0.3), (1.0, -0.4)))
+        return msgspec.structs.replace(about, weight=weight, context=context, gain=gain)
+    return about
 
 
 def scores(rng: Random, rig: Rig) -> DispatcherEvent:
     """Scores come in."""
     waiting = [i for i, a in rig.model.asked.items() if a.scoring and not a.outcome]
     rid = rng.choice(waiting) if waiting else some_request(rng, rig)
-    return Scored(rid, {v: rng.uniform(-1.0, 1.0) for v in rig.model.catalog.variants if rng.random() < 0.8})
+    gain = {v: rng.uniform(-1.0, 1.0) for v in rig.model.catalog.variants if rng.random() < 0.8}
+    return Scored(rid, gain, 1.0, random_context(rng))
 
 
 def change(rng: Random, rig: Rig) -> DispatcherEvent:

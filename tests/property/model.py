@@ -175,7 +175,8 @@ class Model:
         elif isinstance(event, Scored):
             if event.request in self.asked:
                 if self.asked[event.request].scoring:
-                    self.asked[event.request].gain = event.gain
+                    self.asked[event.request].gain = dict(event.gain)
+                    self.asked[event.request].looked_at = bool(event.context)
                 self.asked[event.request].scoring = False
         elif isinstance(event, Tick):
             for standing in self.replicas.values():
@@ -299,6 +300,20 @@ class Model:
     # --- effects -----------------------------------------------------------------------------------------
 
     def _decided(self, effect: Decided) -> None:
+        asked = self.asked.get(effect.request)
+        if asked is not None and asked.looked_at:
+            # What was learned of requests like it is the dispatcher's word.
+            for seen in effect.considered:
+                variant = self.catalog.variants.get(seen.variant)
+                if variant is not None and not seen.ruled_out:
+                    usual = self.as_believed(variant).quality
+                    asked.gain[seen.variant] = seen.quality - (0.5 if usual is None else usual)
+        if asked is not None and effect.pick:
+            share = asked.task.explore.share
+            if effect.reason == "tried":
+                expect(effect.propensity <= share + EPS, "share", f"{effect} tries more than {share:g}")
+            else:
+                expect(effect.propensity >= 1.0 - share - EPS, "share", f"{effect} leaves out too much")
         if effect.pick and effect.pick in self.catalog.variants and effect.request in self.asked:
             picked = self.as_believed(self.catalog.variants[effect.pick])
             why = why_not(self.catalog, picked, self.asked[effect.request].request)

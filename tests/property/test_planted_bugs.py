@@ -24,7 +24,7 @@ from semaforo.core.placing import Placer
 from semaforo.core.plan import Planner
 from semaforo.core.supply import Supply
 from semaforo.entities import Priority, TaskType
-from semaforo.policy import route, shares
+from semaforo.policy import explore, route, shares
 from worlds import Watched, poisson
 
 Patch = pytest.MonkeyPatch
@@ -327,6 +327,11 @@ def failed_member_given_as_done(patch: Patch) -> None:
     )
 
 
+def explores_too_much(patch: Patch) -> None:
+    spread_over = explore.spread_over
+    patch.setattr(explore, "spread_over", lambda *a: [1.5 * own for own in spread_over(*a)])
+
+
 BUGS: list[tuple[Callable[[Patch], None], Callable[[int], None], str]] = [
     (slot_leaked, bad_day, "idle leftovers"),
     (priority_inverted, backlog, "priority"),
@@ -365,6 +370,7 @@ BUGS: list[tuple[Callable[[Patch], None], Callable[[int], None], str]] = [
     (timer_lost, bad_day, "wake"),
     (handed_over_without_bound, tight, "ahead"),
     (failed_member_given_as_done, bad_day, "done"),
+    (explores_too_much, bad_day, "share"),
 ]
 
 

@@ -71,8 +71,11 @@ def random_world(seed: int) -> World:
         world.at(when, rng.choice((
             Scale(rng.choice(list(catalog.variants)), rng.randint(0, 3)), Limits(name, 0, -1, 0.1),
             Report(name, 0.05), Busy(number), BatchFailed(number, "upstream", "gone", 0.1), Progress(number, 300),
-            Scored(rng.choice(sent), dict.fromkeys(catalog.variants, 0.5)),
-            Feedback(rng.choice(sent), rng.choice(list(catalog.variants)), rng.random()),
+            Scored(rng.choice(sent), dict.fromkeys(catalog.variants, 0.5), 1.0, events.random_context(rng)),
+            Feedback(
+                rng.choice(sent), rng.choice(list(catalog.variants)), rng.random(),
+                context=events.random_context(rng),
+            ),
         )))  # fmt: skip
     for _ in range(rng.randint(0, 5)):
         world.cancel(rng.uniform(0, SECONDS), rng.choice(sent))

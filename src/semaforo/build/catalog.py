@@ -47,6 +47,8 @@ from semaforo.routing.tasks import TaskModel
 
 _DEFAULT = "default"
 _PER_MILLION = 1e-6
+LOOK_S = 0.02
+"""Seconds within which a request that is looked at has been, or is decided without."""
 _SECRET = ("key", "headers")
 
 Secrets = dict[str, dict[str, Any]]
@@ -161,6 +163,8 @@ def catalog_of(file: FleetFile, *, noted: bool = True, fitted: bool = True) -> C
 def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskType:
     """Turn a task's settings into the value that everything else reads; `extras` as `tensors_of` takes it."""
     inputs, outputs = tensors_of(task, extras=extras)
+    stated = task.explore
+    explore = Exploration(stated.share, stated.max_loss, stated.shadow, stated.by)  # type: ignore[arg-type]
     return TaskType(
         name=name,
         kind="chat" if task.kind == "chat" else "tensor",
@@ -171,10 +175,10 @@ def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskTyp
         deadline_s=task.deadline,
         max_queue_rows=task.max_queue,
         hedge=task.hedge,
-        score_s=task.router.wait if task.router is not None else 0.0,
+        score_s=task.router.wait if task.router is not None else LOOK_S if explore.contextual else 0.0,
         embedding=task.router.embedding if task.router is not None else "",
         cache=_caching(task.cache),
-        explore=Exploration(task.explore.share, task.explore.max_loss, task.explore.shadow),
+        explore=explore,
     )
 
 

@@ -49,6 +49,11 @@ class ExploreSettings(_Settings, frozen=True, kw_only=True):
     share: Annotated[
         float, Key("Share of requests that another variant than the best may answer.", forms.SHARE)
     ] = 0.0
+    by: Annotated[str, Key(
+        "What is tried: all alike; what could be best; or each as often as it is likely to be best. The last two "
+        "look at each request, and learn what each model is worth on requests like it.",
+        word("epsilon", "linucb", "thompson"),
+    )] = "epsilon"  # fmt: skip
     max_loss: Annotated[float, Key(
         "Quality that such an answer may be worse, at worst, as far as is known.", forms.SHARE,
     )] = 0.1  # fmt: skip

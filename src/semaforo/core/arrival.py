@@ -78,7 +78,9 @@ class Door:
             state.jobs[request.id] = job
             job.phase = Phase.SCORING
             by = min(now + plan.task.score_s, job.deadline)
-            out.append(Score(request.id, tuple(c.id for c in plan.choices), by))
+            explore = plan.task.explore
+            looks = explore.share > 0.0 or explore.shadow > 0.0
+            out.append(Score(request.id, tuple(c.id for c in plan.choices), by, looks))
             self._ledger.set_timer(by, Timer.SCORE, request.id)
             return
         self.place(job, plan, now, out, reason="best score", fresh=True)

@@ -40,6 +40,7 @@ from semaforo.core.events import (
     Scored,
     Tick,
 )
+from semaforo.core.exploring import learned
 from semaforo.core.history import Historian
 from semaforo.core.ledger import MAX_WAIT_S, Ledger
 from semaforo.core.outcome import Outcomes
@@ -128,6 +129,8 @@ class Dispatcher:
         job = self.state.jobs.get(event.request)
         if job is not None and job.phase == Phase.SCORING:
             job.gain, job.trust = event.gain, float(event.trust)
+            if event.context:
+                learned(self.state, job, self._door.choices(job), event.context)
             self._after_scoring(job, now, out)
 
     def _after_scoring(self, job: Job, now: float, out: list[DispatcherEffect]) -> None:

@@ -52,6 +52,7 @@ class Decided(msgspec.Struct, frozen=True, omit_defaults=True, tag="decided", gc
         propensity: Probability with which this variant was picked; below 1 where the task explores.
         shadow: Variant that a copy is to be asked of, for the sake of learning; "" = none.
         trust: In what was predicted for this request by a trained router; 0 = nothing was.
+        learned: Its qualities are as learned from requests that were like it.
     """
 
     request: str
@@ -65,14 +66,23 @@ class Decided(msgspec.Struct, frozen=True, omit_defaults=True, tag="decided", gc
     propensity: float = 1.0
     shadow: str = ""
     trust: float = 0.0
+    learned: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, tag="score"):
-    """Ask the driver for predicted qualities; `Scored` answers, or the deadline `by` passes."""
+    """Ask the driver for predicted qualities; `Scored` answers, or the deadline `by` passes.
+
+    Attributes:
+        request: Id of the request.
+        candidates: Variants that may answer it.
+        by: Absolute second.
+        context: Whether it is to be said what the request looks like, too.
+    """
 
     request: str
     candidates: tuple[str, ...]
     by: float
+    context: bool = False
 
 
 class Believed(msgspec.Struct, frozen=True, tag="believed"):

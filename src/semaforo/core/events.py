@@ -30,11 +30,14 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
         gain: By variant: how much better (or worse, below 0) than usual it is likely to do on this request, in
             the task's metric, -1…1. What is usual is the core's to know; out of its domain a predictor says 0.
         trust: How far the request is in the domain of the predictor, 0…1.
+        context: What the request looks like, where `Score` asks for it: features by name, of the order of 1, the
+            same for the same request whenever and wherever it is asked.
     """
 
     request: str
     gain: dict[str, float]
     trust: float = 1.0
+    context: dict[str, float] = {}
 
 
 class Feedback(msgspec.Struct, frozen=True, omit_defaults=True, tag="feedback"):
@@ -46,6 +49,8 @@ class Feedback(msgspec.Struct, frozen=True, omit_defaults=True, tag="feedback"):
         score: 0…1, in the task's metric.
         weight: How many answers it counts as, above 0 and up to 1.
         source: Who says so: ``user``, ``label``, ``preference``, ``judge`` or ``agreement``.
+        context: As `Scored` had it of the request; empty where nobody knows any more.
+        gain: As `Scored` had it of the variant.
     """
 
     request: str
@@ -53,6 +58,8 @@ class Feedback(msgspec.Struct, frozen=True, omit_defaults=True, tag="feedback"):
     score: float
     weight: float = 1.0
     source: str = "user"
+    context: dict[str, float] = {}
+    gain: float = 0.0
 
 
 class Remembered(msgspec.Struct, frozen=True, tag="remembered"):

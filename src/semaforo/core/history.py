@@ -4,7 +4,9 @@ Rules this module keeps:
 
 1. A variant has a posterior of its quality once there was feedback on it; until then what was measured counts.
 2. Plans rest on the posterior's `shown`: when that moves, they are made anew.
-3. What is remembered over a restart counts only for the very same artefact; the driver sees to that.
+3. Where it is known what the request looked like, a change is what does not follow from that. The regression begins
+   anew with every one that is found, and where what it says is worse than nothing.
+4. What is remembered over a restart counts only for the very same artefact; the driver sees to that.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from semaforo.core.effects import Believed, DispatcherEffect
 from semaforo.core.events import Feedback, Remembered
 from semaforo.core.plan import Planner
 from semaforo.core.state import History, Job, State
-from semaforo.policy import posterior, route
+from semaforo.policy import bandit, posterior, route
 from semaforo.policy.pace import Pace
 
 
@@ -40,7 +42,25 @@ class Historian:
         if believed is None:
             believed = history.quality = posterior.begun(variant.quality, route.UNKNOWN_QUALITY)
         before, changes = believed.shown, believed.changes
-        moved = believed.learn(float(event.score), float(event.weight))
+        score, weight = float(event.score), float(event.weight)
+        if event.context:
+            context = {name: float(value) for name, value in event.context.items()}
+            gain = float(event.gain)
+            ridge = history.ridge
+            (like,) = bandit.guesses([(ridge, before)], context)
+            said = before + gain + like.gain
+            moved = believed.learn(score, weight, said)
+            if (
+                ridge is None
+                or believed.changes > changes
+                or ridge.misled(score, weight, said, before + gain)
+            ):
+                ridge = history.ridge = bandit.begun(believed.shown)
+            ridge.learn(context, score - gain, weight)
+        else:
+            moved = believed.learn(score, weight)
+            if believed.changes > changes:
+                history.ridge = None
         # From its first feedback on, the quality of what nobody measured is no longer a mere assumption.
         if not moved and not (believed.given == 1 and variant.quality is None):
             return False
@@ -71,11 +91,8 @@ class Historian:
             if variant is None:
                 continue
             own = self.state.history.get(name)
-            if own is not None and own.quality is not None and known.quality is not None:
-                quality = posterior.merged(own.quality, known.quality)
-                known = msgspec.structs.replace(known, quality=quality)
-            elif own is not None and known.quality is None:
-                known = msgspec.structs.replace(known, quality=own.quality)
+            if own is not None:
+                known = _together(own, known)
             before = self.state.believed(variant)
             self.state.history[name] = known
             if known.quality is not None:
@@ -94,6 +111,21 @@ class Historian:
         if found is None:
             found = self.state.history[variant] = History()
         return found
+
+
+def _together(own: History, known: History) -> History:
+    """Return what is known of a variant, and was, or is elsewhere."""
+    if own.quality is None or known.quality is None:
+        right = own if known.quality is None else known
+        return msgspec.structs.replace(known, quality=right.quality, ridge=right.ridge)
+    if own.quality.changes != known.quality.changes:
+        # Who has seen fewer changes speaks of what the variant was before.
+        ridge = max((own, known), key=lambda h: h.quality.changes if h.quality else 0).ridge
+    elif own.ridge is None or known.ridge is None:
+        ridge = own.ridge or known.ridge
+    else:
+        ridge = bandit.merged(own.ridge, known.ridge)
+    return msgspec.structs.replace(known, quality=posterior.merged(own.quality, known.quality), ridge=ridge)
 
 
 def same(name: str, before: Catalog, now: Catalog) -> bool:

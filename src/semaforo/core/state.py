@@ -18,6 +18,7 @@ import msgspec
 
 from semaforo.catalog.state import Catalog
 from semaforo.entities import Profile, Request, Variant
+from semaforo.policy.bandit import Guess, Ridge
 from semaforo.policy.batch import Fit
 from semaforo.policy.budget import Account
 from semaforo.policy.pace import Pace
@@ -65,8 +66,9 @@ class Job(msgspec.Struct):
         batch, hedge: Numbers of its running batches; 0 = none.
         bound_at: When it was last bound; negative while it is not.
         started: A chunk of its stream has gone out.
-        gain: By variant, how much better than usual it is predicted to do, from `Scored`.
-        trust: In that, 0…1.
+        gain: By variant, how much better than usual it is predicted to do, from `Scored` and from `guesses`.
+        trust: In what `Scored` said, 0…1.
+        guesses: By variant, what was learned from requests that were like it.
         reserved: US dollars it holds in each of its `accounts`.
     """
 
@@ -92,6 +94,7 @@ class Job(msgspec.Struct):
     started: bool = False
     gain: dict[str, float] = {}
     trust: float = 0.0
+    guesses: dict[str, Guess] = {}
     reserved: float = 0.0
     accounts: tuple[str, ...] = ()
 
@@ -214,6 +217,7 @@ class History(msgspec.Struct):
         quality: What is believed of it; None before the first feedback.
         latency: Seconds from arrival to answer while nothing waited for its task, up to 8 rows, up to 64, more.
         cost: US dollars of an answer.
+        ridge: How its quality depends on what a request looks like; None before the first feedback that knew.
     """
 
     quality: Posterior | None = None
@@ -221,6 +225,7 @@ class History(msgspec.Struct):
         default_factory=lambda: (Mean(), Mean(), Mean(), Mean())
     )
     cost: Mean = msgspec.field(default_factory=Mean)
+    ridge: Ridge | None = None
 
 
 class ReplicaBook(msgspec.Struct):

@@ -75,8 +75,15 @@ class Exploration(msgspec.Struct, frozen=True, omit_defaults=True):
         share: Share (0…1) of requests that may be answered by another variant than the best one.
         max_loss: Quality that such an answer may be worse, as far as is known.
         shadow: Share (0…1) of requests of which a copy is asked of a variant that is not safe to try.
+        by: How what is tried is chosen (`policy.explore`); ``linucb`` and ``thompson`` look at each request.
     """
 
     share: float = 0.0
     max_loss: float = 0.1
     shadow: float = 0.0
+    by: Literal["epsilon", "linucb", "thompson"] = "epsilon"
+
+    @property
+    def contextual(self) -> bool:
+        """Whether each request is looked at for the sake of learning."""
+        return self.by != "epsilon" and (self.share > 0.0 or self.shadow > 0.0)

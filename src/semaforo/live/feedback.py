@@ -23,6 +23,7 @@ from semaforo.core.events import Feedback
 from semaforo.core.state import State
 from semaforo.entities import Step
 from semaforo.errors import Conflict, InvalidRequest, NotFound
+from semaforo.live.contexts import Contexts
 from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.judge import agreement, label_score
 from semaforo.wire.payload import Array, Tensors
@@ -31,6 +32,8 @@ KEPT_BYTES = 4096
 _PREFERENCE = 0.5
 _AGREEMENT = 0.25
 _MOST_WORDS = 64
+SHADOW = "shadow"
+"""Name of the step that a shadow copy is of the request it copies."""
 
 
 class Opinion(msgspec.Struct, frozen=True):
@@ -84,6 +87,7 @@ class Opinions:
         self._order: deque[str] = deque()
         self.archive: Archive | None = None
         self.kept: Kept | None = None
+        self.contexts = Contexts(ring.size)
 
     def answered(self, request_id: str, result: Tensors) -> None:
         """Keep a small answer, so that a label can be compared with it."""
@@ -150,8 +154,12 @@ class Opinions:
         self._ring.judged(feedback)
         if self.archive is not None:
             self.archive.judged(feedback.request, feedback.score, feedback.source)
-        if self.kept is None or not self.kept.judged(feedback):
-            self._tell(feedback)
+        if self.kept is not None and self.kept.judged(feedback):
+            return
+        request = self._ring.request(feedback.request)
+        step = request.step if request is not None else None
+        copied = step.parent if step is not None and step.name == SHADOW else ""
+        self._tell(self.contexts.added(feedback, copied))
 
     def _variant(self, request_id: str, tenant: str | None) -> str:
         found = self._ring.find(request_id)

@@ -17,14 +17,14 @@ import msgspec
 
 from semaforo.catalog.state import Catalog
 from semaforo.core.effects import Believed, Decided, Finish, Score
-from semaforo.core.events import DispatcherEvent, Feedback, Remembered
+from semaforo.core.events import DispatcherEvent, Feedback, Remembered, Scored
 from semaforo.core.state import State
 from semaforo.entities import Priority, Request, Step
 from semaforo.live.answer import Answer
 from semaforo.live.cache import REPLICA, SEMANTIC, Answers, Kept, Said
 from semaforo.live.comparing import Comparing
 from semaforo.live.embedding import Embeddings, RouterEmbeddings
-from semaforo.live.feedback import Opinion, Opinions
+from semaforo.live.feedback import SHADOW, Opinion, Opinions
 from semaforo.live.meanings import Figures, Meanings
 from semaforo.live.memory import Memory
 from semaforo.live.scoring import Scoring
@@ -95,7 +95,9 @@ class Learning:
         self._opinions.archive = self._memory
         self._embeddings = Embeddings(state, asks)
         embeds = RouterEmbeddings(state, self._embeddings, routers)
-        self._scoring = Scoring(routers, self._task_of, tell, keeps=history is not None, embeds=embeds)
+        self._scoring = Scoring(
+            routers, self._task_of, self._scored, keeps=history is not None, embeds=embeds
+        )
         self._before = Answers(state, ring.size)
         self._comparing = Comparing(asks)
         self._meanings = Meanings(state, self._before, self._embeddings, self._comparing, ring, asks.now)
@@ -172,6 +174,10 @@ class Learning:
         """Predict what variants gain on a request."""
         self._scoring.ask(effect, payload)
 
+    def _scored(self, event: Scored) -> None:
+        self._opinions.contexts.scored(event)
+        self._tell(event)
+
     def shadow(self, effect: Decided, payload: Payload | None) -> None:
         """Ask a copy of a request of a variant that is to be learned about; nobody waits for the answer."""
         request = self._ring.request(effect.request)
@@ -181,7 +187,7 @@ class Learning:
         contract = msgspec.structs.replace(request.contract, priority=Priority.LOW, deadline_s=SHADOW_S)
         copy = msgspec.structs.replace(
             request, id=self._asks.new_id(), target=model, version=version, variant=variant, contract=contract,
-            step=Step(request.id, "shadow"), affinity="",
+            step=Step(request.id, SHADOW), affinity="",
         )  # fmt: skip
 
         def submit() -> None:

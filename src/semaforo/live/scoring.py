@@ -18,6 +18,7 @@ import msgspec
 
 from semaforo.core.effects import Score
 from semaforo.core.events import Scored
+from semaforo.features.context import context_of
 from semaforo.features.extract import chat_signals, tensor_signals
 from semaforo.features.signals import Signals
 from semaforo.features.text import text_numbers
@@ -43,7 +44,7 @@ class Embeds(Protocol):
 
 
 class Scoring:
-    """Scores the requests of tasks that have a trained router.
+    """Scores the requests of tasks that have a trained router, and says what those look like that explore by it.
 
     Args:
         routers: By task.
@@ -86,7 +87,7 @@ class Scoring:
         signals = self._signals.pop(request_id, None)
         if signals is None:
             return {}
-        return {**signals.numbers, **text_numbers(signals.text)} if signals.text else signals.numbers
+        return _numbers(signals)
 
     def _flush(self) -> None:
         asked, self._asked = self._asked, []
@@ -128,7 +129,8 @@ class Scoring:
             for (effect, signals), (gain, trust) in zip(found, gains, strict=True):
                 if self._keeps and len(self._signals) < _MOST_KEPT:
                     self._signals[effect.request] = signals
-                self._tell(Scored(effect.request, gain, trust))
+                context = context_of(_numbers(signals), gain) if effect.context else {}
+                self._tell(Scored(effect.request, gain, trust, context))
 
 
 def signals_of(payload: Payload | None) -> Signals:
@@ -138,6 +140,10 @@ def signals_of(payload: Payload | None) -> Signals:
     if isinstance(payload, Chat):
         return chat_signals(payload.body)
     return tensor_signals(payload.arrays)
+
+
+def _numbers(signals: Signals) -> Mapping[str, float]:
+    return {**signals.numbers, **text_numbers(signals.text)} if signals.text else signals.numbers
 
 
 def gains_of(

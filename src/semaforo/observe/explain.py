@@ -263,6 +263,8 @@ def render(explanation: Explanation) -> str:
     trust = next((d.trust for d in decided if d.trust), 0.0)
     if trust:
         lines.append(f"  qualities as predicted for this request, {trust:.0%} in the domain of its router")
+    if any(d.learned for d in decided):
+        lines.append("  qualities as learned from requests like this one")
     for d in decided:
         if d.replica:
             why = f" after {d.rows_ahead} rows" if d.rows_ahead else ""

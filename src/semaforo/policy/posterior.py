@@ -14,7 +14,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
-from math import log
+from math import log, sqrt
 
 import msgspec
 
@@ -70,6 +70,12 @@ class Posterior(msgspec.Struct):
         """Answers it rests on, those that the prior counts as included."""
         return self.prior_weight + self.weight
 
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the posterior."""
+        mean = self.mean
+        return sqrt(max(0.0, mean * (1.0 - mean) / (self.answers + 1.0)))
+
     def interval(self, z: float = 1.96) -> tuple[float, float]:
         """Return Wilson's interval (J. Am. Stat. Assoc. 22, 1927) for `z` standard errors."""
         n, p = self.answers, self.mean
@@ -77,9 +83,16 @@ class Posterior(msgspec.Struct):
         half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
         return max(0.0, middle - half), min(1.0, middle + half)
 
-    def learn(self, score: float, weight: float = 1.0) -> bool:
-        """Take in a score 0…1 that counts as `weight` (0…1] answers; tell whether `shown` has moved."""
-        before = min(1.0 - _EDGE, max(_EDGE, self.mean))
+    def learn(self, score: float, weight: float = 1.0, expected: float | None = None) -> bool:
+        """Take in a score; tell whether `shown` has moved.
+
+        Args:
+            score: 0…1.
+            weight: Answers it counts as, above 0 and up to 1.
+            expected: What it was likely to be on this very request, against which a change is looked for;
+                None = the mean.
+        """
+        before = min(1.0 - _EDGE, max(_EDGE, self.mean if expected is None else expected))
         self.given += 1
         self.prior_weight *= _FADE
         self.good = self.good * _FADE + weight * score

@@ -1,0 +1,104 @@
+"""A fleet that learns which model is good for which kind of request, from the answers alone that it gave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semaforo import Fleet
+
+FLEET = """\
+tasks:
+  side:
+    inputs:  {x: fp32[2]}
+    outputs: {label: int64}
+    prefer:  {maximise: quality}
+    explore: {share: 0.15, by: METHOD, max_loss: 0.5}
+models:
+  lefty: {task: side, python: "sides.py:lefty", quality: 0.5, isolation: inline}
+  righty: {task: side, python: "sides.py:righty", quality: 0.5, isolation: inline}
+  steady: {task: side, python: "sides.py:steady", quality: 0.5, isolation: inline}
+history: history.db
+"""
+SIDES = """\
+import pathlib
+
+import numpy as np
+
+broken = pathlib.Path(__file__).with_name("broken")
+
+
+def lefty(x: np.ndarray) -> np.ndarray:
+    return np.zeros(len(x), np.int64)
+
+
+def righty(x: np.ndarray) -> np.ndarray:
+    return np.full(len(x), 0 if broken.exists() else 1)
+
+
+def steady(x: np.ndarray) -> np.ndarray:
+    wrong = (x[:, 0] * 1e4).astype(np.int64) % 10 < 3
+    return ((x.sum(axis=1) > 0) ^ wrong).astype(np.int64)
+"""
+
+
+def asked(fleet: Fleet, n: int, seed: int) -> list[tuple[int, str, bool]]:
+    """Ask of both kinds, say what was right, and return the kind, who answered and whether it was right."""
+    rng = np.random.default_rng(seed)
+    found: list[tuple[int, str, bool]] = []
+    for _ in range(n):
+        side = int(rng.random() < 0.5)
+        x = rng.normal(1.0 if side else -1.0, 0.4, 2).astype(np.float32)
+        answer = fleet.infer("side", x=x)
+        fleet.feedback(answer, label=side)
+        found.append((side, answer.model, int(answer["label"]) == side))
+    return found
+
+
+def written(folder: Path, method: str) -> Path:
+    """Write the fleet."""
+    (folder / "sides.py").write_text(SIDES)
+    (folder / "fleet.yaml").write_text(FLEET.replace("METHOD", method))
+    return folder / "fleet.yaml"
+
+
+def right(found: list[tuple[int, str, bool]]) -> float:
+    """Return the share of answers that were right."""
+    return float(np.mean([good for _, _, good in found]))
+
+
+@pytest.mark.parametrize("method", ["linucb", "thompson"])
+def test_each_kind_goes_to_the_model_that_is_good_at_it_and_does_after_a_restart(
+    tmp_path: Path, method: str
+) -> None:
+    file = written(tmp_path, method)
+    with Fleet.open(file) as fleet:
+        asked(fleet, 200, 1)
+        late = asked(fleet, 200, 2)
+        assert right(late) > 0.85
+        assert sum(model == ("lefty", "righty")[side] for side, model, _ in late) > 150
+        answer = fleet.infer("side", x=np.float32([1.0, 1.0]))
+        assert "as learned from requests like this one" in answer.why
+    with Fleet.open(file) as fleet:
+        assert right(asked(fleet, 100, 3)) > 0.85
+
+
+def test_without_looking_at_requests_no_such_thing_is_learned(tmp_path: Path) -> None:
+    with Fleet.open(written(tmp_path, "epsilon")) as fleet:
+        asked(fleet, 200, 1)
+        assert right(asked(fleet, 200, 2)) < 0.8
+
+
+def test_a_model_that_gets_worse_loses_its_kind_and_has_it_back_when_it_is_good_again(tmp_path: Path) -> None:
+    file = written(tmp_path, "linucb, shadow: 0.3")
+    with Fleet.open(file) as fleet:
+        asked(fleet, 200, 1)
+        (tmp_path / "broken").touch()
+        during = [model for side, model, _ in asked(fleet, 150, 2) if side]
+        assert during[40:].count("righty") < 0.3 * len(during[40:])
+        (tmp_path / "broken").unlink()
+        asked(fleet, 200, 3)
+        after = [model for side, model, _ in asked(fleet, 100, 4) if side]
+        assert after.count("righty") > 0.5 * len(after)
