@@ -21,10 +21,16 @@ tasks:
   count: {inputs: {x: fp32[2]}, outputs: {n: int64}, cache: {exact: true, keep: 1h}}
   plain: {inputs: {x: fp32[2]}, outputs: {n: int64}}
   chat: {kind: chat, cache: true}
+  both: {kind: chat, cache: true}
+  odd: {kind: chat}
 models:
   counter: {task: count, python: "calls.py:count", isolation: inline, quality: 0.8}
   same: {task: plain, python: "calls.py:count", isolation: inline}
   talker: {task: chat, python: "calls.py:talk", isolation: thread}
+  broken: {task: odd, python: "calls.py:fail", isolation: thread}
+  two:
+    task: both
+    graph: {steps: {cheap: talker, dear: broken, best: {fuse: first, of: [dear, cheap]}}}
 """
 CALLS = """\
 import numpy as np
@@ -36,6 +42,11 @@ def count(x: np.ndarray) -> np.ndarray:
     global calls
     calls += 1
     return np.full(len(x), calls)
+
+
+def fail(messages):
+    raise RuntimeError("no answer")
+    yield ""
 
 
 def talk(messages):
@@ -114,6 +125,18 @@ def test_a_chat_is_given_again_as_a_stream(fleet_file: Path) -> None:
         assert again.answer.replica == "cache"
         assert "".join(fleet.chat("chat", "hello")) != first
         assert "".join(fleet.chat("chat", "hello you", temperature=0)) != first
+
+
+def test_an_answer_that_had_to_do_without_is_not_kept(fleet_file: Path) -> None:
+    with Fleet.open(fleet_file) as fleet:
+        said = set()
+        for _ in range(2):
+            chat = fleet.chat("both", "hello", temperature=0)
+            said.add(chat.text())
+            assert chat.answer is not None
+            assert chat.answer.without == ("dear: model_failed",)
+            assert chat.answer.replica.startswith("two")
+        assert len(said) == 1, "of the step that went well, the answer is kept"
 
 
 def test_over_http_the_answer_says_so(fleet_file: Path) -> None:

@@ -135,11 +135,13 @@ class Meanings:
         question = question_of(request, payload, task) if task is not None and semantic is not None else None
         if task is None or semantic is None or question is None:
             return False
-        seconds = semantic.wait_s
-        if request.contract.deadline_s is not None:
-            seconds = min(seconds, _SHARE_OF_DEADLINE * request.contract.deadline_s)
+        now = self._clock()
+        left = [request.contract.deadline_s, task.deadline_s if request.contract.deadline_s is None else None]
+        if request.step is not None and request.step.deadline_at is not None:
+            left.append(request.step.deadline_at - now)
+        seconds = min([semantic.wait_s, *(_SHARE_OF_DEADLINE * max(0.0, s) for s in left if s is not None)])
         self._held.add(request.id)
-        then = partial(self._embedded, request, task, semantic, question, self._clock(), go_on)
+        then = partial(self._embedded, request, task, semantic, question, now, go_on)
         self._embeddings.ask(request, semantic.embedding, question.text, seconds, then)
         return True
 
