@@ -28,6 +28,7 @@ from semaforo.entities import (
     Caching,
     Cost,
     Exploration,
+    Judging,
     Preference,
     Privacy,
     ReplicaSpec,
@@ -179,6 +180,9 @@ def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskTyp
         embedding=task.router.embedding if task.router is not None else "",
         cache=_caching(task.cache),
         explore=explore,
+        judge=Judging(task.judge.model, task.judge.share, task.judge.prompt)
+        if task.judge is not None
+        else None,
     )
 
 

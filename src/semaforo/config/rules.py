@@ -11,15 +11,23 @@ The rules, in the order they are checked:
 6. Webhooks are urls, and signed.
 7. A step of a graph does one thing, and has the keys of that.
 8. What compares requests by what they mean has an embedding to do it by, and texts to compare.
+9. A judge is a chat that is not the task it judges, and is told the question and the answer.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from string import Formatter
 
 from semaforo.config.graphs import STEP_KEYS, GraphSettings
-from semaforo.config.settings import FleetSettings, ModelSettings, PreferSettings, TaskSettings
+from semaforo.config.settings import (
+    FleetSettings,
+    JudgeSettings,
+    ModelSettings,
+    PreferSettings,
+    TaskSettings,
+)
 from semaforo.config.tensors import tensors_of
 from semaforo.entities import Privacy, devices_of
 from semaforo.entities.interface import INTERFACES, misfits
@@ -83,6 +91,8 @@ def _task(
         say((*here, "hedge"), f"{task.hedge:g} would run a second copy of all work: take 0, or more than 1")
     _prefer((*here, "prefer"), task.prefer, given, say)
     _semantic((*here, "cache", "semantic"), task, fleet, say)
+    if task.judge is not None:
+        _judge((*here, "judge"), name, task.judge, fleet, say)
     if task.router is not None and task.router.embedding:
         _serves(fleet, (*here, "router", "embedding"), task.router.embedding, "embedding", say)
 
@@ -117,6 +127,21 @@ def _semantic(here: tuple[str, ...], task: TaskSettings, fleet: FleetSettings, s
     elif not semantic.input and len(texts) != 1:
         has = f"has {', '.join(texts)}: name one by `input`" if texts else "takes no texts to compare"
         say(here, f"this task {has}")
+
+
+def _judge(
+    here: tuple[str, ...], task: str, judge: JudgeSettings, fleet: FleetSettings, say: Say
+) -> None:  # rule 9
+    _serves(fleet, (*here, "model"), judge.model, "chat", say)
+    if fleet.aliases.get(judge.model, judge.model) == task:
+        say((*here, "model"), "is the task itself: name one of its models, or another task")
+    try:
+        found = [part[1:] for part in Formatter().parse(judge.prompt) if part[1] is not None]
+    except ValueError as error:
+        say((*here, "prompt"), f"cannot be read: {error}. Braces that mean themselves are doubled")
+        return
+    if {name for name, *_ in found} != {"question", "answer"} or any(spec or way for _, spec, way in found):
+        say((*here, "prompt"), "has to hold {question} and {answer}, and nothing else in braces")
 
 
 def _serves(fleet: FleetSettings, here: tuple[str, ...], name: str, kind: str, say: Say) -> None:

@@ -115,6 +115,24 @@ class CacheSettings(_Settings, frozen=True, kw_only=True):
     )] = False  # fmt: skip
 
 
+class JudgeSettings(_Settings, frozen=True, kw_only=True):
+    """A chat of the fleet that says what answers are worth, once they are out."""
+
+    SHORT: ClassVar[str] = "model"
+
+    model: Annotated[str, Key(
+        "Model, task or alias of kind `chat` that judges; it needs to see what requests hold."
+    )]  # fmt: skip
+    share: Annotated[float, Key("Share of answers that are judged.", forms.SHARE)] = 0.05
+    prompt: Annotated[str, Key(
+        "What it is told, with `{question}` and `{answer}` in it. The first number of its reply is the score: 0 to "
+        "1, `70 %` or `7/10`."
+    )] = (
+        "A question:\n{question}\n\nAn answer to it:\n{answer}\n\nHow good is the answer? Reply with one number "
+        "from 0 (wrong or of no use) to 1 (right and complete), and nothing else."
+    )  # fmt: skip
+
+
 class TaskSettings(_Settings, frozen=True, kw_only=True):
     """What clients ask for by name."""
 
@@ -131,6 +149,7 @@ class TaskSettings(_Settings, frozen=True, kw_only=True):
     explore: Annotated[ExploreSettings, Key("What may be tried for the sake of learning.")] = (
         ExploreSettings()
     )
+    judge: Annotated[JudgeSettings | None, Key("Says what a share of the answers is worth.")] = None
     deadline: Annotated[float | None, Key("Deadline where a request states none.", forms.DURATION)] = None
     evaluate: Annotated[str, Key("Data that measures the quality of each variant.")] = ""
     max_queue: Annotated[int, Key("Bound of the queue, in rows; more is refused.", forms.COUNT)] = 4096

@@ -40,6 +40,10 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
     context: dict[str, float] = {}
 
 
+WEAK = frozenset(("judge", "agreement"))
+"""Sources of feedback beside which anybody else's still counts."""
+
+
 class Feedback(msgspec.Struct, frozen=True, omit_defaults=True, tag="feedback"):
     """What an answer was worth.
 

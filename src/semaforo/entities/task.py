@@ -14,6 +14,7 @@ class Semantics(msgspec.Struct, frozen=True, omit_defaults=True):
     """How answers are given to requests that mean the same.
 
     Attributes:
+        judge: Who judges answers; None = nobody.
         embedding: Task, model or alias that embeds texts.
         input: Input whose text is compared; "" = the only text there is.
         wait_s: Seconds a request waits for its embedding at most.
@@ -44,6 +45,20 @@ class Caching(msgspec.Struct, frozen=True, omit_defaults=True):
     keep_s: float = 600.0
     sampled: bool = False
     semantic: Semantics | None = None
+
+
+class Judging(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How answers are judged.
+
+    Attributes:
+        model: Task, model or alias of kind chat that judges.
+        share: Share (0…1) of answers that are.
+        prompt: What it is told, with ``{question}`` and ``{answer}``.
+    """
+
+    model: str
+    share: float
+    prompt: str
 
 
 class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,3 +95,4 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
     explore: Exploration = Exploration()
     cache: Caching = Caching()
     embedding: str = ""
+    judge: Judging | None = None

@@ -11,23 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol
 
-import msgspec
 import numpy as np
 
-from semaforo.entities import Priority, Ref, Request, Semantics, Step, TaskType
+from semaforo.entities import Request, Semantics, TaskType
 from semaforo.errors import InvalidRequest, SemaforoError
-from semaforo.features import chat_tokens
 from semaforo.features.text import WORD
 from semaforo.live.cache import Kept, Said
+from semaforo.live.judging import Asks, told
 from semaforo.live.question import said_text
-from semaforo.live.stream import Stream
 from semaforo.observe.judge import agreement
-from semaforo.wire.payload import Chat, Payload, Tensors
+from semaforo.wire.payload import Tensors
 
-STEP = "judge"
-_JUDGE_S = 30.0
 _CLOSE = 1e-3
 _WORDS = "Answer with one word, yes or no."
 _PROMPT = (
@@ -36,18 +31,6 @@ _PROMPT = (
 )
 
 log = logging.getLogger("semaforo.engine")
-
-
-class Asks(Protocol):
-    """How a judge is asked."""
-
-    def new_id(self) -> str:
-        """Return a fresh request id."""
-        ...
-
-    def stream(self, request: Request, payload: Payload) -> Stream:
-        """Serve a request whose answer comes in chunks."""
-        ...
 
 
 class Comparing:
@@ -115,25 +98,8 @@ class Comparing:
     ) -> None:
         question, kept, said = texts
         prompt = _PROMPT.format(question=question, kept=kept, said=said) + _WORDS
-        body = {
-            "model": semantic.judge, "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0, "max_tokens": 8,
-        }  # fmt: skip
-        contract = msgspec.structs.replace(
-            request.contract,
-            priority=Priority.LOW,
-            deadline_s=_JUDGE_S,
-            min_quality=0.0,
-            max_cost=None,
-            fresh=True,
-        )
-        step = Request(
-            self._asks.new_id(), semantic.judge, contract=contract, ref=Ref(1, len(prompt)), stream=True,
-            prompt_tokens=chat_tokens(body), max_tokens=8, step=Step(request.id, STEP),
-        )  # fmt: skip
         try:
-            stream = self._asks.stream(step, Chat(body))
-            words = _words("".join([str(chunk.delta.get("content") or "") async for chunk in stream]))
+            words = _words(await told(self._asks, request, semantic.judge, prompt, 8))
         except SemaforoError as error:
             log.info("'%s' could not judge an answer that is kept: %s", semantic.judge, error)
             return

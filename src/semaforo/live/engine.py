@@ -159,6 +159,7 @@ class Engine:
         if not hasattr(self, "_crew"):
             return
         until = self._clock() + grace_s
+        self._learning.quiet()
         while self._waiters or self._streams:
             if self._clock() >= until:
                 break
@@ -219,7 +220,7 @@ class Engine:
         if (found := self._learning.found(request, payload, self._clock())) is not None:
             stream.give(*found)
             return stream
-        if self._learning.wanted(request.id):
+        if self._learning.wanted(request):
             stream.kept = []
         self._streams[request.id] = stream
         self._enter(request, payload)
@@ -454,7 +455,9 @@ class Engine:
         self.ring.finished(effect)
         self.metrics.finished(effect)
         result = self._inbox.results.pop(rid, None)
-        self._learning.finished(effect, result, self._streams.get(rid), self._clock())
+        self._learning.finished(
+            effect, self._payloads.get(rid), result, self._streams.get(rid), self._clock()
+        )
         answer = Answer(effect, result)
         if effect.variant:
             answer.model, answer.version, answer.variant = effect.variant.split("/", 2)

@@ -7,7 +7,8 @@ Rules this module keeps:
    where a graph gave the answer, the label also judges those of its steps that answered in the same form.
 3. A shadow answer that agrees with the one that was given counts as a quarter of a good one, one that does not as a
    quarter of a bad one, until a label says more.
-4. A preference is half an answer for each of the two: the preferred one did well, the other one did not.
+4. A judge's word is half an answer, where nobody has said more by then; whoever does later is heard as well.
+5. A preference is half an answer for each of the two: the preferred one did well, the other one did not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from semaforo.core.events import Feedback
+from semaforo.core.events import WEAK, Feedback
 from semaforo.core.state import State
 from semaforo.entities import Step
 from semaforo.errors import Conflict, InvalidRequest, NotFound
@@ -31,6 +32,7 @@ from semaforo.wire.payload import Array, Tensors
 KEPT_BYTES = 4096
 _PREFERENCE = 0.5
 _AGREEMENT = 0.25
+_JUDGED = 0.5
 _MOST_WORDS = 64
 SHADOW = "shadow"
 """Name of the step that a shadow copy is of the request it copies."""
@@ -114,6 +116,15 @@ class Opinions:
                 )
             )
 
+    def judged(self, request_id: str, variant: str, score: float) -> None:
+        """Learn from a judge, unless somebody has said more by now."""
+        self._weakly(Feedback(request_id, variant, score, _JUDGED, "judge"))
+
+    def _weakly(self, feedback: Feedback) -> None:
+        found = self._ring.find(feedback.request)
+        if found is not None and not found.feedback:
+            self._learn(feedback)
+
     def take(self, request_id: str, opinion: Opinion, tenant: str | None = None) -> tuple[Feedback, ...]:
         """Learn from what a caller says of an answer; return what was learned.
 
@@ -171,7 +182,7 @@ class Opinions:
             raise Conflict(f"request '{request_id}' is not answered yet")
         if found.finish.outcome != "done":
             raise Conflict(f"request '{request_id}' has no answer: it ended as {found.finish.outcome}")
-        if found.feedback:
+        if any(said.source not in WEAK for said in found.feedback):
             raise self._twice(request_id)
         return found.finish.variant
 

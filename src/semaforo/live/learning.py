@@ -25,6 +25,7 @@ from semaforo.live.cache import REPLICA, SEMANTIC, Answers, Kept, Said
 from semaforo.live.comparing import Comparing
 from semaforo.live.embedding import Embeddings, RouterEmbeddings
 from semaforo.live.feedback import SHADOW, Opinion, Opinions
+from semaforo.live.judging import Judging
 from semaforo.live.meanings import Figures, Meanings
 from semaforo.live.memory import Memory
 from semaforo.live.scoring import Scoring
@@ -100,6 +101,7 @@ class Learning:
         )
         self._before = Answers(state, ring.size)
         self._comparing = Comparing(asks)
+        self._judging = Judging(state, asks, self._opinions.judged)
         self._meanings = Meanings(state, self._before, self._embeddings, self._comparing, ring, asks.now)
         self._opinions.kept = self
         self._keeping: asyncio.Task[None] | None = None
@@ -119,11 +121,16 @@ class Learning:
 
     async def stop(self) -> None:
         """Write what is left."""
-        self._comparing.close()
+        self.quiet()
         if self._keeping is not None and self._memory is not None:
             self._keeping.cancel()
             self._keeping = None
             await self._memory.close()
+
+    def quiet(self) -> None:
+        """Ask nothing more that nobody waits for."""
+        self._comparing.close()
+        self._judging.close()
 
     def changed(self, before: Catalog, after: Catalog) -> None:
         """Drop what is out of date in another catalog."""
@@ -166,9 +173,9 @@ class Learning:
         model, version, name = kept.variant.split("/", 2)
         return Answer(finish, result, model, version, name), kept.said
 
-    def wanted(self, request_id: str) -> bool:
-        """Tell whether the answer to a request is to be given again."""
-        return self._before.wanted(request_id)
+    def wanted(self, request: Request) -> bool:
+        """Tell whether all of the answer to a request is to be kept: to be given again, or to be judged."""
+        return self._before.wanted(request.id) or self._judging.wants(request)
 
     def score(self, effect: Score, payload: Payload | None) -> None:
         """Predict what variants gain on a request."""
@@ -196,21 +203,30 @@ class Learning:
         # Once the effects of this event are carried out: the request itself goes first.
         asyncio.get_running_loop().call_soon(submit)
 
-    def finished(self, effect: Finish, result: Tensors | None, stream: Stream | None, now: float) -> None:
+    def finished(
+        self,
+        effect: Finish,
+        payload: Payload | None,
+        result: Tensors | None,
+        stream: Stream | None,
+        now: float,
+    ) -> None:
         """Keep what an answer may teach."""
         rid, done = effect.request, effect.outcome == "done"
+        request = self._ring.request(rid)
+        whole: Said | None = result
+        if stream is not None and stream.kept is not None:
+            whole = tuple(stream.kept)
         if done and result is not None:
             self._opinions.answered(rid, result)
+        if done and request is not None and payload is not None and whole is not None:
+            self._judging.answered(request, payload, effect, whole)
         if self._memory is not None:
             signals = self._scoring.signals(rid)
-            request = self._ring.request(rid)
             if done and request is not None:
                 self._memory.answered(request, effect, self._ring.propensity(rid), signals)
         if self._before.wanted(rid):
-            said: Said | None = result
-            if stream is not None and stream.kept is not None:
-                said = tuple(stream.kept)
-            said = said if done else None
+            said = whole if done else None
             kept = self._before.answered(rid, said, effect.variant, now, self._meanings.bytes_of(rid))
             self._meanings.answered(rid, said, effect.variant, kept)
 

@@ -16,6 +16,7 @@ import msgspec
 
 from semaforo.catalog.state import Catalog
 from semaforo.core.effects import Finish
+from semaforo.core.events import WEAK
 from semaforo.core.state import History, State
 from semaforo.entities import Request
 from semaforo.repository.history import HistoryStore, Served
@@ -86,10 +87,12 @@ class Memory:
         if found is None:
             stored = self._store.served(request_id)
             return None if stored is None else (*stored[:2], stored[2] or self._judged(request_id))
-        return found.variant, found.tenant, found.score is not None or self._judged(request_id)
+        told = found.score is not None and found.source not in WEAK
+        return found.variant, found.tenant, told or self._judged(request_id)
 
     def _judged(self, request_id: str) -> bool:
-        return request_id in self._late or request_id in self._being_judged
+        late = self._late.get(request_id) or self._being_judged.get(request_id)
+        return late is not None and late[1] not in WEAK
 
     def judged(self, request_id: str, score: float, source: str) -> None:
         """See `Archive`."""

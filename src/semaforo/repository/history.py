@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from semaforo.core.events import WEAK
 from semaforo.core.state import History
 from semaforo.errors import ConfigError
 
@@ -215,11 +216,11 @@ class HistoryStore:
                 raise
 
     def served(self, request_id: str) -> tuple[str, str, bool] | None:
-        """Return (variant, tenant, judged already) of an answer, or None."""
+        """Return (variant, tenant, judged already by who may judge once) of an answer, or None."""
         row = self._reader.execute(
-            "SELECT variant, tenant, score FROM answers WHERE id = ?", (request_id,)
+            "SELECT variant, tenant, score, source FROM answers WHERE id = ?", (request_id,)
         ).fetchone()
-        return None if row is None else (row[0], row[1], row[2] is not None)
+        return None if row is None else (row[0], row[1], row[2] is not None and row[3] not in WEAK)
 
     def answers(self, *, task: str = "", judged: bool = False) -> list[Served]:
         """Return answers in order, of one task or of all; with `judged` only those that something was said of."""
