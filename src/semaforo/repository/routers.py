@@ -1,0 +1,109 @@
+"""Where the trained routers of one task lie: ``<version>/<name>.router`` as models have it, or a single file.
+
+Rules this module keeps:
+
+1. A router is known by its version, or by its file as it was named where that is no version.
+2. What is loaded has the digest that is asked for, and knows a model of the task.
+3. No file outside the folder of the fleet file is read on the word of a client (`within`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from semaforo.errors import ArtefactError
+from semaforo.repository.folder import ModelFolder
+from semaforo.routing.rollout import Loaded, Rollout, unfit
+from semaforo.routing.router import Router
+
+SUFFIX = ".router"
+
+
+class RouterShelf:
+    """The routers of one task.
+
+    Args:
+        folder: Folder of the fleet file, which names are seen from.
+        named: The file or folder, as the fleet file names it.
+        models: Models that serve the task.
+    """
+
+    def __init__(self, folder: Path, named: str, models: Sequence[str]) -> None:
+        self._folder = folder
+        self._named = named
+        self._models = models
+        self._read: dict[tuple[Path, int, int], Loaded] = {}
+
+    def names(self) -> list[str]:
+        """Return the versions, oldest first; the name of the file where it is a single one.
+
+        Raises:
+            ArtefactError: Nothing is there, or no version.
+        """
+        path = self._folder / self._named
+        if not path.exists():
+            raise ArtefactError(
+                f"{path}: No such file or folder. `semaforo router train` writes a router"
+            )
+        return [self._named] if path.is_file() else ModelFolder(path).versions()
+
+    def load(self, name: str = "", expected: str = "", *, within: bool = False) -> Loaded:
+        """Read a router.
+
+        Args:
+            name: A version, or a file seen from the fleet file; "" = the newest.
+            expected: Digest that it must have; "" = any.
+            within: Refuse files outside the folder of the fleet file.
+
+        Raises:
+            ArtefactError: It is not there, is damaged, has another digest, or knows none of the models.
+        """
+        names = self.names()
+        name = name or names[-1]
+        path = self._path(name, names)
+        if within and name not in names and not path.resolve().is_relative_to(self._folder.resolve()):
+            raise ArtefactError(f"'{name}' is outside the folder of the fleet file: put the router there")
+        try:
+            about = path.stat()
+            key = (path, about.st_mtime_ns, about.st_size)
+            found = self._read.get(key)
+            if found is None:
+                data = path.read_bytes()
+                found = Loaded(name, sha256(data).hexdigest(), Router.decode(data, str(path)))
+                self._read[key] = found
+        except OSError as error:
+            raise ArtefactError(f"{path}: {error.strerror}. `semaforo router train` writes one") from None
+        if expected and found.digest != expected:
+            raise ArtefactError(
+                f"{path} has the digest {found.digest}, which is not the one that is asked for"
+            )
+        if problem := unfit(found.router, self._models, str(path)):
+            raise ArtefactError(problem)
+        return found
+
+    def _path(self, name: str, names: Sequence[str]) -> Path:
+        path = self._folder / self._named
+        if path.is_file() and name in names:
+            return path
+        if name not in names:
+            other = self._folder / name
+            if other.is_file():
+                return other
+            has = f"{self._named} has {', '.join(names)}" if path.is_dir() else f"the task names {self._named}"
+            raise ArtefactError(f"no router is '{name}': it is no file in {self._folder}, and {has}")
+        there = sorted(file.name for file in (path / name).iterdir() if file.suffix == SUFFIX)
+        if len(there) != 1:
+            what = f"holds {', '.join(there)}" if there else f"holds no {SUFFIX} file"
+            raise ArtefactError(f"{path / name} {what}: put one router into the folder of a version")
+        return ModelFolder(path).file(name, there[0])
+
+
+class Routed(msgspec.Struct, frozen=True):
+    """The routers that a fleet file states for a task, and where others are."""
+
+    rollout: Rollout
+    shelf: RouterShelf

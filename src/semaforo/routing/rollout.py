@@ -1,0 +1,70 @@
+"""Which trained router serves a task, and which is to follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from semaforo.errors import ArtefactError
+from semaforo.policy.comparison import MOST_SHARE
+from semaforo.routing.router import Router
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A router that was read and found fit for its task.
+
+    Attributes:
+        name: Its version, or its file as it was named.
+        digest: SHA-256 of the file, in hexadecimal.
+        router: What was read.
+    """
+
+    name: str
+    digest: str
+    router: Router
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """The routers of one task.
+
+    Attributes:
+        service: The one in service.
+        candidate: The one that is tried, or None.
+        share: Share of the requests that the candidate decides, up to `MOST_SHARE`.
+        shadow: Whether both look at every request, so that it is known where they differ.
+        margin: Score that the candidate may be behind and still count as not worse.
+        promote: Whether it takes over by itself once it is shown to be good enough.
+        task: Of the fleet.
+        models: That serve the task.
+    """
+
+    service: Loaded
+    candidate: Loaded | None = None
+    share: float = 0.0
+    shadow: bool = True
+    margin: float = 0.02
+    promote: bool = False
+    task: str = ""
+    models: tuple[str, ...] = ()
+
+
+def unfit(router: Router, models: Iterable[str], name: str) -> str:
+    """Say why a router is of no use for a task with these models, or return ""."""
+    has = list(models)
+    if any(known.partition("/")[0] in has for known in router.predictor.models):
+        return ""
+    return f"{name} was trained on {', '.join(router.predictor.models)}; the task has {', '.join(has)}"
+
+
+def check_share(share: float) -> None:
+    """Check what a candidate may decide.
+
+    Raises:
+        ArtefactError: It leaves too little to compare it with.
+    """
+    if not 0.0 <= share <= MOST_SHARE:
+        raise ArtefactError(
+            f"share is {share:g}; a candidate decides 0 to {MOST_SHARE:g} of the requests, so that something is "
+            "left to compare it with. To let it decide all, promote it"
+        )
