@@ -29,7 +29,7 @@ from semaforo.live.journal import locked
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, render
 from semaforo.repository.history import in_use
-from semaforo.routing.router import Router
+from semaforo.repository.routers import Routed
 from semaforo.routing.tasks import TaskModel
 from semaforo.wire.openai import parse_chat
 from semaforo.wire.payload import Chat, Restart, Tensors
@@ -52,7 +52,7 @@ class AsyncFleet:
         ring: int = 4096,
         secrets: Secrets | None = None,
         history: Path | None = None,
-        routers: Mapping[str, Router] | None = None,
+        routers: Mapping[str, Routed] | None = None,
         tasks: TaskModel | None = None,
     ) -> None:
         self.engine = engine_for(journal, ring, secrets, history, routers, tasks)

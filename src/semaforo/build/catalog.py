@@ -43,7 +43,7 @@ from semaforo.entities.interface import INTERFACES, roles
 from semaforo.errors import ArtefactError
 from semaforo.graph.graph import RUNTIME
 from semaforo.repository import FORMATS, ModelFolder, measured, natural, runtime_of, verify
-from semaforo.routing.router import Router
+from semaforo.repository.routers import Routed
 from semaforo.routing.tasks import TaskModel
 
 _DEFAULT = "default"
@@ -75,7 +75,7 @@ class Blueprint(msgspec.Struct, frozen=True):
     ring: int
     secrets: Secrets
     history: Path | None = None
-    routers: dict[str, Router] = {}
+    routers: dict[str, Routed] = {}
     tasks: TaskModel | None = None
 
 

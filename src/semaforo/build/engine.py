@@ -14,7 +14,7 @@ from semaforo.entities import ReplicaSpec
 if TYPE_CHECKING:
     from semaforo.live.engine import Engine
     from semaforo.live.handle import Handle, Sink
-    from semaforo.routing.router import Router
+    from semaforo.repository.routers import Routed
     from semaforo.routing.tasks import TaskModel
 
 
@@ -36,7 +36,7 @@ def engine_for(
     ring: int = 4096,
     secrets: Secrets | None = None,
     history: Path | None = None,
-    routers: Mapping[str, Router] | None = None,
+    routers: Mapping[str, Routed] | None = None,
     tasks: TaskModel | None = None,
 ) -> Engine:
     """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 from semaforo.config import FleetFile, Problem
 from semaforo.errors import ArtefactError
-from semaforo.routing.router import Router
+from semaforo.repository.routers import Routed, RouterShelf
+from semaforo.routing.rollout import Rollout, check_margin, check_share
 from semaforo.routing.tasks import TaskModel
 
 
@@ -28,46 +27,54 @@ def task_model_of(file: FleetFile) -> TaskModel | None:
         raise file.error([file.problem(("auto",), str(error))]) from None
 
 
-def routers_of(file: FleetFile) -> dict[str, Router]:
-    """Load the routers of all tasks, each file once.
+def routers_of(file: FleetFile) -> dict[str, Routed]:
+    """Load the routers of all tasks, and the candidates beside them.
 
     Raises:
         FleetFileError: Files are missing, damaged, or know none of the models of their task.
     """
-    found: dict[str, Router] = {}
-    loaded: dict[str, Router] = {}
+    found: dict[str, Routed] = {}
     problems: list[Problem] = []
     for name, task in file.settings.tasks.items():
-        if task.router is None:
+        stated = task.router
+        if stated is None:
             continue
-        path = file.folder / task.router.file
+        models = tuple(model for model, about in file.settings.models.items() if about.task == name)
+        shelf = RouterShelf(file.folder, stated.file, models)
+        key = "candidate"
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            text = f"{path}: {error.strerror}. `semaforo router train` writes one"
-            problems.append(file.problem(("tasks", name, "router"), text))
-            continue
-        digest = sha256(data).hexdigest()
-        if task.router.sha256 and digest != task.router.sha256:
-            text = f"{path} has the digest {digest}, which is not the one that is asked for"
-            problems.append(file.problem(("tasks", name, "router"), text))
-            continue
-        try:
-            router = loaded.get(digest) or Router.decode(data, str(path))
+            candidate = shelf.load(stated.candidate) if stated.candidate else None
+            key = "share"
+            check_share(stated.share)
+            key = "margin"
+            check_margin(stated.margin)
+            key = ""
+            service = shelf.load(stated.version, stated.sha256)
         except ArtefactError as error:
-            problems.append(file.problem(("tasks", name, "router"), str(error)))
+            place = ("tasks", name, "router", key) if key else ("tasks", name, "router")
+            problems.append(file.problem(place, error.message))
             continue
-        loaded[digest] = router
-        models = [model for model, about in file.settings.models.items() if about.task == name]
-        if not any(known.partition("/")[0] in models for known in router.predictor.models):
-            text = f"{path} was trained on {', '.join(router.predictor.models)}; the task has {', '.join(models)}"
-            problems.append(file.problem(("tasks", name, "router"), text))
+        if candidate is not None and candidate.digest == service.digest:
+            text = f"'{stated.candidate}' is the router in service, {service.name}: name another one"
+            problems.append(file.problem(("tasks", name, "router", "candidate"), text))
             continue
-        if task.router.embedding and router.predictor.embedded is None:
-            text = f"{path} was trained without embeddings: train it with `--embed`, or leave this out"
+        if stated.embedding and service.router.predictor.embedded is None:
+            text = (
+                f"{service.name} was trained without embeddings: train it with `--embed`, or leave this out"
+            )
             problems.append(file.problem(("tasks", name, "router", "embedding"), text))
             continue
-        found[name] = router
+        rollout = Rollout(
+            service,
+            candidate,
+            stated.share,
+            stated.shadow,
+            stated.margin,
+            stated.promote == "auto",
+            name,
+            models,
+        )
+        found[name] = Routed(rollout, shelf)
     if problems:
         raise file.error(problems)
     return found

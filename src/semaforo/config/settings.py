@@ -68,8 +68,27 @@ class RouterSettings(_Settings, frozen=True, kw_only=True):
 
     SHORT: ClassVar[str] = "file"
 
-    file: Annotated[str, Key("File that `semaforo router train` wrote; seen from the fleet file.")]
-    sha256: Annotated[str, Key("Digest the file must have.", forms.DIGEST)] = ""
+    file: Annotated[str, Key(
+        "File that `semaforo router train` wrote, or a folder with `<version>/<name>.router`; seen from the fleet "
+        "file.",
+    )]  # fmt: skip
+    version: Annotated[str, Key("Version in service; the newest where left out.")] = ""
+    sha256: Annotated[str, Key("Digest that the one in service must have.", forms.DIGEST)] = ""
+    candidate: Annotated[str, Key("Version, or another file, that is tried beside the one in service.")] = ""
+    share: Annotated[float, Key("Share of requests that the candidate decides, up to 0.9.", forms.SHARE)] = (
+        0.0
+    )
+    shadow: Annotated[bool, Key(
+        "Both look at every request, so that it is known where they would do otherwise; else only the one that "
+        "decides does.",
+    )] = True  # fmt: skip
+    margin: Annotated[float, Key(
+        "Score that the candidate may be behind and still count as not worse.", forms.SHARE,
+    )] = 0.02  # fmt: skip
+    promote: Annotated[str, Key(
+        "`auto` puts the candidate in service once it is shown to be better, or not to be worse and not to cost "
+        "more.", word("by hand", "auto"),
+    )] = "by hand"  # fmt: skip
     wait: Annotated[float, Key("How long a request waits for it at most.", forms.DURATION)] = 0.02
     embedding: Annotated[str, Key(
         "Task, model or alias of kind `embedding` that embeds each request, for a router that was trained with "

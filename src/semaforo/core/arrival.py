@@ -13,11 +13,12 @@ The branches, in order; the code repeats the numbers:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp
 
 from semaforo.core import queue as queues
-from semaforo.core.effects import Considered, Decided, DispatcherEffect, Score
+from semaforo.core.effects import Considered, Decided, DispatcherEffect, Score, Spoke
+from semaforo.core.events import Scored
 from semaforo.core.exploring import explores, trial_of
 from semaforo.core.ledger import MAX_WAIT_S, RETRY_BURST, RETRY_SHARE, Ledger
 from semaforo.core.placing import Placer, why_unsatisfiable
@@ -115,6 +116,27 @@ class Door:
             pick.book.idle[0][2] if run is not None and pick else "",
             "best score" if run else "waits" if wait else "no replica can finish before the deadline",
         )  # fmt: skip
+
+    def spoke(self, job: Job, event: Scored, now: float) -> Spoke:
+        """Return who predicted for a job, and where two routers did, what each would pick now.
+
+        What was learned from requests like it counts for both.
+        """
+        if not event.other:
+            return Spoke(event.router)
+        picks = [self._picked(job, gain, now) for gain in (event.gain, event.beside)]
+        return Spoke(event.router, picks[0], event.other, picks[1])
+
+    def _picked(self, job: Job, gain: Mapping[str, float], now: float) -> str:
+        if job.guesses:
+            gain = {name: gain.get(name, 0.0) + guess.gain for name, guess in job.guesses.items()}
+        try:
+            plan = self._planner.looked_at(job.request, gain)
+        except NotFound:
+            return ""
+        _, run, wait, _ = self._consider(job, plan, now)
+        pick = run or wait
+        return pick.id if pick is not None else ""
 
     def choices(self, job: Job) -> tuple[Choice, ...]:
         """Return the variants that may serve a live job, as its plan has them."""
@@ -334,7 +356,9 @@ class Door:
             over -= self.state.jobs[victim].rows
             self._refusals.shed(self.state.jobs[victim], now, out)
         self._count_arrival(queue, job.klass, job.rows, now)
-        out.append(Decided(job.request.id, job.task, considered, "", "", "waits", ahead, job.moves))
+        out.append(
+            Decided(job.request.id, job.task, considered, "", "", "waits", ahead, job.moves, spoke=job.spoke)
+        )
         lane = self.state.lanes[plan.lane]
         if not patient:
             job.press_at = now

@@ -131,6 +131,7 @@ class Dispatcher:
             job.gain, job.trust = event.gain, float(event.trust)
             if event.context:
                 learned(self.state, job, self._door.choices(job), event.context)
+            job.spoke = self._door.spoke(job, event, now) if event.router else None
             self._after_scoring(job, now, out)
 
     def _after_scoring(self, job: Job, now: float, out: list[DispatcherEffect]) -> None:

@@ -37,6 +37,22 @@ class Considered(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     assumed: bool = False
 
 
+class Spoke(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Which trained router decided on a request, and what another one that looked at it would have done.
+
+    Attributes:
+        router: The one that decided.
+        pick: Variant that it took to be best when it was heard; "" = not noted.
+        other: The other one; "" = there was none.
+        beside: Variant that the other one would have picked then; "" = none.
+    """
+
+    router: str
+    pick: str = ""
+    other: str = ""
+    beside: str = ""
+
+
 class Decided(msgspec.Struct, frozen=True, omit_defaults=True, tag="decided", gc=False):
     """Why a request went where it went, or waits, or was refused. Sent again when it moves.
 
@@ -53,6 +69,7 @@ class Decided(msgspec.Struct, frozen=True, omit_defaults=True, tag="decided", gc
         shadow: Variant that a copy is to be asked of, for the sake of learning; "" = none.
         trust: In what was predicted for this request by a trained router; 0 = nothing was.
         learned: Its qualities are as learned from requests that were like it.
+        spoke: Which router that was; None = none has a name.
     """
 
     request: str
@@ -67,6 +84,7 @@ class Decided(msgspec.Struct, frozen=True, omit_defaults=True, tag="decided", gc
     shadow: str = ""
     trust: float = 0.0
     learned: bool = False
+    spoke: Spoke | None = None
 
 
 class Score(msgspec.Struct, frozen=True, tag="score"):

@@ -32,12 +32,18 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
         trust: How far the request is in the domain of the predictor, 0…1.
         context: What the request looks like, where `Score` asks for it: features by name, of the order of 1, the
             same for the same request whenever and wherever it is asked.
+        router: Which router says so; "" = it has no name.
+        other: Another router, which looked at the request as well and does not decide; "" = none did.
+        beside: As `gain`, by the other one.
     """
 
     request: str
     gain: dict[str, float]
     trust: float = 1.0
     context: dict[str, float] = {}
+    router: str = ""
+    other: str = ""
+    beside: dict[str, float] = {}
 
 
 WEAK = frozenset(("judge", "agreement"))

@@ -106,7 +106,7 @@ class Placer:
         out.append(
             Decided(
                 request.id, job.task, considered, choice.id, replica_id, reason, 0, job.moves,
-                trial.propensity, trial.shadow, job.trust, bool(job.guesses),
+                trial.propensity, trial.shadow, job.trust, bool(job.guesses), job.spoke,
             )
         )  # fmt: skip
         self._run((job,), job.rows, replica_id, choice.id, expected, now, out)

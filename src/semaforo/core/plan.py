@@ -105,6 +105,15 @@ class Planner:
             found = self._plans[key] = self.make(request, with_lane=True)
         return found
 
+    def looked_at(self, request: Request, gain: Mapping[str, float]) -> Plan:
+        """Return what `plan` does, without a lane, to be looked at only.
+
+        Raises:
+            NotFound: As there.
+        """
+        plan = self.plan(request)
+        return self._personal(plan, request, gain, with_lane=False) if gain else plan
+
     def make(self, request: Request, *, with_lane: bool) -> Plan:
         """Work a plan out; without a lane the state is left untouched."""
         state = self.state
@@ -137,7 +146,9 @@ class Planner:
         """Return a plan with some of its choices only, for requests of a shape."""
         return Plan(plan.task, choices, plan.ruled_out, plan.weights, self._lane(plan.task, choices, shape))
 
-    def _personal(self, plan: Plan, request: Request, gain: Mapping[str, float]) -> Plan:
+    def _personal(
+        self, plan: Plan, request: Request, gain: Mapping[str, float], *, with_lane: bool = True
+    ) -> Plan:
         """Return a plan with the qualities that are predicted for one request.
 
         What it may use at least, its contract has settled before, by what variants are usually worth: a promise
@@ -149,7 +160,7 @@ class Planner:
             variant = msgspec.structs.replace(choice.variant, quality=quality)
             kept.append((variant, choice.book, choice.cost, choice.fixed_cost))
         choices = _choices(kept, plan.task)
-        lane = self._lane(plan.task, choices, request.ref.shape) if choices else -1
+        lane = self._lane(plan.task, choices, request.ref.shape) if choices and with_lane else -1
         return Plan(plan.task, choices, plan.ruled_out, plan.weights, lane)
 
     def _lane(self, task: TaskType, choices: tuple[Choice, ...], shape: str) -> int:

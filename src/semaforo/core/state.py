@@ -17,6 +17,7 @@ from enum import IntEnum
 import msgspec
 
 from semaforo.catalog.state import Catalog
+from semaforo.core.effects import Spoke
 from semaforo.entities import Profile, Request, Variant
 from semaforo.policy.bandit import Guess, Ridge
 from semaforo.policy.batch import Fit
@@ -69,6 +70,7 @@ class Job(msgspec.Struct):
         gain: By variant, how much better than usual it is predicted to do, from `Scored` and from `guesses`.
         trust: In what `Scored` said, 0…1.
         guesses: By variant, what was learned from requests that were like it.
+        spoke: Which router `Scored` is of.
         reserved: US dollars it holds in each of its `accounts`.
     """
 
@@ -95,6 +97,7 @@ class Job(msgspec.Struct):
     gain: dict[str, float] = {}
     trust: float = 0.0
     guesses: dict[str, Guess] = {}
+    spoke: Spoke | None = None
     reserved: float = 0.0
     accounts: tuple[str, ...] = ()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -30,8 +30,8 @@ from semaforo.entities.tensor import shape_key
 from semaforo.errors import NotFound
 from semaforo.features import text_tokens
 from semaforo.live.answer import Answer
+from semaforo.routing.embedded import Embedded
 from semaforo.routing.likeness import Vector, unit
-from semaforo.routing.router import Router
 from semaforo.wire.payload import Payload, Tensors
 
 STEP = "embedding"
@@ -193,19 +193,21 @@ class RouterEmbeddings:
     Args:
         state: The dispatcher's.
         embeddings: Says what texts mean.
-        routers: By task.
+        levels: Returns what the routers of a task read embeddings with.
     """
 
-    def __init__(self, state: State, embeddings: Embeddings, routers: Mapping[str, Router]) -> None:
+    def __init__(
+        self, state: State, embeddings: Embeddings, levels: Callable[[str], Sequence[Embedded]]
+    ) -> None:
         self._state = state
         self._embeddings = embeddings
-        self._levels = {name: router.predictor.embedded for name, router in routers.items()}
+        self._levels = levels
 
-    def embed(self, task: str, effect: Score, text: str, then: Callable[[Vector | None], None]) -> bool:
+    def embed(self, task: str, effect: Score, text: str, then: Callable[[Embedding | None], None]) -> bool:
         """See `live.scoring.Embeds`."""
         about, job = self._state.catalog.tasks.get(task), self._state.jobs.get(effect.request)
-        level = self._levels.get(task)
-        if about is None or job is None or level is None or not about.embedding or not text.strip():
+        levels = self._levels(task)
+        if about is None or job is None or not levels or not about.embedding or not text.strip():
             return False
         request = job.request
         if request.step is not None and request.step.name == STEP:
@@ -216,8 +218,8 @@ class RouterEmbeddings:
             request = msgspec.structs.replace(request, contract=contract)
 
         def found(embedding: Embedding | None) -> None:
-            fits = embedding is not None and level.fits(embedding.space, embedding.vector)
-            then(embedding.vector if embedding is not None and fits else None)
+            fit = embedding is not None and any(x.fits(embedding.space, embedding.vector) for x in levels)
+            then(embedding if fit else None)
 
         seconds = _SHARE_OF_WAIT * about.score_s
         self._embeddings.ask(request, about.embedding, text, seconds, found)

@@ -50,12 +50,13 @@ from semaforo.live.learning import Again, Learning
 from semaforo.live.load import LoadMeter
 from semaforo.live.meanings import Figures
 from semaforo.live.operations import Operations
+from semaforo.live.rollouts import Rollouts
 from semaforo.live.sessions import Sessions
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, Looked, Ring
 from semaforo.observe.metrics import Metrics
 from semaforo.repository.history import HistoryStore
-from semaforo.routing.router import Router
+from semaforo.repository.routers import Routed
 from semaforo.routing.tasks import Inferred, TaskModel
 from semaforo.wire.payload import Payload
 
@@ -83,7 +84,7 @@ class Engine:
         journal: Path | None = None,
         explain_ring: int = 4096,
         history: HistoryStore | None = None,
-        routers: Mapping[str, Router] | None = None,
+        routers: Mapping[str, Routed] | None = None,
         tasks: TaskModel | None = None,
     ) -> None:
         self.tasks = tasks
@@ -333,6 +334,11 @@ class Engine:
         return self._learning.likened()
 
     @property
+    def rollouts(self) -> Rollouts:
+        """The trained routers as they serve, and what is tried beside them."""
+        return self._learning.rollouts
+
+    @property
     def history(self) -> dict[str, History]:
         """What variants have shown themselves to be worth, by id."""
         return self._dispatcher.state.history
@@ -422,6 +428,8 @@ class Engine:
 
     def _decided(self, effect: Decided) -> None:
         self.ring.decided(effect)
+        if effect.spoke is not None:
+            self._learning.spoke(effect)
         if effect.shadow:
             self._learning.shadow(effect, self._payloads.get(effect.request))
         if effect.move:

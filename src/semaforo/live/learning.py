@@ -28,11 +28,12 @@ from semaforo.live.feedback import SHADOW, Opinion, Opinions
 from semaforo.live.judging import Judging
 from semaforo.live.meanings import Figures, Meanings
 from semaforo.live.memory import Memory
+from semaforo.live.rollouts import Rollouts
 from semaforo.live.scoring import Scoring
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Ring
 from semaforo.repository.history import HistoryStore
-from semaforo.routing.router import Router
+from semaforo.repository.routers import Routed
 from semaforo.wire.payload import Payload, Tensors
 
 _BAD = 0.5
@@ -76,6 +77,9 @@ class Learning:
         asks: The engine.
         history: Where what is learned is kept, or None.
         routers: Trained routers by task.
+
+    Attributes:
+        rollouts: The routers as they serve.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class Learning:
         tell: Callable[[DispatcherEvent], None],
         asks: Asks,
         history: HistoryStore | None,
-        routers: Mapping[str, Router],
+        routers: Mapping[str, Routed],
     ) -> None:
         self._state = state
         self._ring = ring
@@ -94,10 +98,11 @@ class Learning:
         self._memory = Memory(history, state) if history is not None else None
         self._opinions = Opinions(state, ring, tell)
         self._opinions.archive = self._memory
+        self.rollouts = Rollouts(routers)
         self._embeddings = Embeddings(state, asks)
-        embeds = RouterEmbeddings(state, self._embeddings, routers)
+        embeds = RouterEmbeddings(state, self._embeddings, self.rollouts.levels)
         self._scoring = Scoring(
-            routers, self._task_of, self._scored, keeps=history is not None, embeds=embeds
+            self.rollouts, self._task_of, self._scored, keeps=history is not None, embeds=embeds
         )
         self._before = Answers(state, ring.size)
         self._comparing = Comparing(asks)
@@ -112,8 +117,10 @@ class Learning:
         """Take up what was known, and begin to keep what will be."""
         if self._memory is None:
             return
-        self._meanings.noted(self._memory.notes())
-        self._memory.noting = self._meanings.notes
+        noted = self._memory.notes()
+        self._meanings.noted(noted)
+        self.rollouts.noted(noted)
+        self._memory.noting = lambda: {**self._meanings.notes(), **self.rollouts.notes()}
         known, accounts = self._memory.remembered(catalog), self._memory.accounts()
         if known or accounts:
             self._tell(Remembered(known, accounts))
@@ -185,6 +192,10 @@ class Learning:
         self._opinions.contexts.scored(event)
         self._tell(event)
 
+    def spoke(self, effect: Decided) -> None:
+        """Take in which router decided on a request."""
+        self.rollouts.spoke(effect)
+
     def shadow(self, effect: Decided, payload: Payload | None) -> None:
         """Ask a copy of a request of a variant that is to be learned about; nobody waits for the answer."""
         request = self._ring.request(effect.request)
@@ -224,7 +235,11 @@ class Learning:
         if self._memory is not None:
             signals = self._scoring.signals(rid)
             if done and request is not None:
-                self._memory.answered(request, effect, self._ring.propensity(rid), signals)
+                propensity = self._ring.propensity(rid)
+                if propensity == 1.0:
+                    propensity = self.rollouts.chance(rid, effect.variant)
+                self._memory.answered(request, effect, propensity, signals)
+        self.rollouts.finished(effect)
         if self._before.wanted(rid):
             said = whole if done else None
             kept = self._before.answered(rid, said, effect.variant, now, self._meanings.bytes_of(rid))
@@ -238,6 +253,7 @@ class Learning:
 
     def judged(self, feedback: Feedback) -> bool:
         """See `live.feedback.Kept`: what is bad is not given again."""
+        self.rollouts.judged(feedback)
         if feedback.score < _BAD:
             self._before.bad(feedback.request)
         return self._meanings.judged(feedback.request, feedback.score, feedback.variant)

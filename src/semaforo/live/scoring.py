@@ -22,8 +22,8 @@ from semaforo.features.context import context_of
 from semaforo.features.extract import chat_signals, tensor_signals
 from semaforo.features.signals import Signals
 from semaforo.features.text import text_numbers
-from semaforo.routing.likeness import Vector
-from semaforo.routing.router import Router
+from semaforo.live.embedding import Embedding
+from semaforo.live.rollouts import Rollouts
 from semaforo.routing.scorer import Scorer
 from semaforo.wire.payload import Chat, Payload
 
@@ -38,7 +38,7 @@ Looked = tuple[str, Score, Signals]
 class Embeds(Protocol):
     """How the embedding of a request is asked for."""
 
-    def embed(self, task: str, effect: Score, text: str, then: Callable[[Vector | None], None]) -> bool:
+    def embed(self, task: str, effect: Score, text: str, then: Callable[[Embedding | None], None]) -> bool:
         """Ask for it; tell whether `then` is called, now or later, with what the router of the task can read."""
         ...
 
@@ -47,7 +47,7 @@ class Scoring:
     """Scores the requests of tasks that have a trained router, and says what those look like that explore by it.
 
     Args:
-        routers: By task.
+        rollouts: The routers of tasks.
         task_of: Returns the task of a live request, or None.
         tell: Tells the dispatcher.
         keeps: Whether what was seen of a request is kept until `signals` asks for it.
@@ -56,7 +56,7 @@ class Scoring:
 
     def __init__(
         self,
-        routers: Mapping[str, Router],
+        rollouts: Rollouts,
         task_of: Callable[[str], str | None],
         tell: Callable[[Scored], None],
         *,
@@ -66,15 +66,14 @@ class Scoring:
         self._embeds = embeds
         self._looked: list[Looked] = []
         self._keeps = keeps
-        ready = {id(router): Scorer(router.predictor) for router in routers.values()}
-        self._scorers = {task: ready[id(router)] for task, router in routers.items()}
+        self._rollouts = rollouts
         self._task_of = task_of
         self._tell = tell
         self._asked: list[tuple[Score, Payload | None]] = []
         self._signals: dict[str, Signals] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._scorers)
+        return bool(self._rollouts.courses)
 
     def ask(self, effect: Score, payload: Payload | None) -> None:
         """Score a request, with others of this round."""
@@ -106,10 +105,12 @@ class Scoring:
                 self._tell(Scored(effect.request, {}))
         self._score(looked)
 
-    def _embedded(self, task: str, effect: Score, signals: Signals, vector: Vector | None) -> None:
+    def _embedded(self, task: str, effect: Score, signals: Signals, found: Embedding | None) -> None:
         if not self._looked:
             asyncio.get_running_loop().call_soon(self._flush_embedded)
-        self._looked.append((task, effect, msgspec.structs.replace(signals, embedding=vector)))
+        if found is not None:
+            signals = msgspec.structs.replace(signals, embedding=found.vector, space=found.space)
+        self._looked.append((task, effect, signals))
 
     def _flush_embedded(self) -> None:
         looked, self._looked = self._looked, []
@@ -120,17 +121,17 @@ class Scoring:
         for task, effect, signals in looked:
             by_task.setdefault(task, []).append((effect, signals))
         for task, found in by_task.items():
-            scorer = self._scorers.get(task)
             try:
-                gains = gains_of(scorer, task, found) if scorer is not None else [({}, 0.0)] * len(found)
+                scored = self._rollouts.score(task, found, gains_of)
             except Exception:
                 log.exception("the router of '%s' failed: requests are routed as usual", task)
-                gains = [({}, 0.0)] * len(found)
-            for (effect, signals), (gain, trust) in zip(found, gains, strict=True):
+                scored = [Scored(effect.request, {}, 0.0) for effect, _ in found]
+            for (effect, signals), event in zip(found, scored, strict=True):
                 if self._keeps and len(self._signals) < _MOST_KEPT:
                     self._signals[effect.request] = signals
-                context = context_of(_numbers(signals), gain) if effect.context else {}
-                self._tell(Scored(effect.request, gain, trust, context))
+                if effect.context:
+                    event = msgspec.structs.replace(event, context=context_of(_numbers(signals), event.gain))
+                self._tell(event)
 
 
 def signals_of(payload: Payload | None) -> Signals:

@@ -265,6 +265,11 @@ def render(explanation: Explanation) -> str:
         lines.append(f"  qualities as predicted for this request, {trust:.0%} in the domain of its router")
     if any(d.learned for d in decided):
         lines.append("  qualities as learned from requests like this one")
+    spoke = next((d.spoke for d in decided if d.spoke is not None), None)
+    if spoke is not None:
+        beside = "" if spoke.beside == spoke.pick else f"{short(spoke.beside) or 'none'}"
+        other = f"; router {spoke.other} would pick {beside or 'the same'}" if spoke.other else ""
+        lines.append(f"  router {spoke.router} decided{other}")
     for d in decided:
         if d.replica:
             why = f" after {d.rows_ahead} rows" if d.rows_ahead else ""

@@ -9,12 +9,12 @@ with A = 1 where the candidate served, Y the score, and m₁, m₀ guesses of th
 (doubly robust, as in Waudby-Smith, Wu, Ramdas, Karampatziakis and Mineiro, arXiv 2210.10768). Where both would have
 done the same X is 0, since nothing is at stake: that is known before anybody serves, and takes no chance with it.
 
-Whether the mean is above some *d* is bet on: a capital that is multiplied by 1 + λ (X - d) cannot be expected to grow
-where it is not, and reaches 1/α with a probability of at most α, whenever one looks (Ville's inequality). λ is a
-fixed share of the most that cannot ruin the bet; several shares are played, each with a part of the capital
-(Waudby-Smith and Ramdas, arXiv 2010.09686). Nothing is asked of the scores but that they are in 0…1: they may drift,
-and *p* may change, since both are known before each bet. That feedback is as likely for the one as for the other is
-asked; guesses that are right make up for it where it is not.
+Whether the mean is above some *d* is bet on: a capital that is multiplied by 1 + λ (X - d) cannot be expected to
+grow where it is not, and reaches 1/α with a probability of at most α, whenever one looks (Ville's inequality). λ is
+a fixed share of the most that cannot ruin the bet; several shares are played, each with a part of the capital
+(Waudby-Smith and Ramdas, arXiv 2010.09686). The scores need only be in 0…1: they may drift,
+and *p* may change, since it is known before each bet. Feedback has to be as likely for the one as for the other;
+guesses that are right make up for it where it is not.
 """
 
 from __future__ import annotations

@@ -46,9 +46,7 @@ class RouterShelf:
         """
         path = self._folder / self._named
         if not path.exists():
-            raise ArtefactError(
-                f"{path}: No such file or folder. `semaforo router train` writes a router"
-            )
+            raise ArtefactError(f"{path}: No such file or folder. `semaforo router train` writes a router")
         return [self._named] if path.is_file() else ModelFolder(path).versions()
 
     def load(self, name: str = "", expected: str = "", *, within: bool = False) -> Loaded:
@@ -93,7 +91,9 @@ class RouterShelf:
             other = self._folder / name
             if other.is_file():
                 return other
-            has = f"{self._named} has {', '.join(names)}" if path.is_dir() else f"the task names {self._named}"
+            has = (
+                f"{self._named} has {', '.join(names)}" if path.is_dir() else f"the task names {self._named}"
+            )
             raise ArtefactError(f"no router is '{name}': it is no file in {self._folder}, and {has}")
         there = sorted(file.name for file in (path / name).iterdir() if file.suffix == SUFFIX)
         if len(there) != 1:

@@ -68,3 +68,13 @@ def check_share(share: float) -> None:
             f"share is {share:g}; a candidate decides 0 to {MOST_SHARE:g} of the requests, so that something is "
             "left to compare it with. To let it decide all, promote it"
         )
+
+
+def check_margin(margin: float) -> None:
+    """Check what a candidate may be behind.
+
+    Raises:
+        ArtefactError: It is out of range.
+    """
+    if not 0.0 <= margin <= 0.5:
+        raise ArtefactError(f"margin is {margin:g}; it takes 0 to 0.5")
