@@ -343,8 +343,8 @@ class Graph:
             members: Steps whose answers are fused.
             name: Of the step; the method's where left out.
             when, after, delay: As of `ask`.
-            more: As in a fleet file: ``wait``, ``least``, ``quorum``, ``options``; ``weights`` by name of the
-                members; ``fitted`` is what was fitted itself.
+            more: As in a fleet file: ``wait``, ``least``, ``quorum``, ``feedback``, ``options``; ``weights`` by
+                name of the members; ``fitted`` is what was fitted itself.
 
         Raises:
             ConfigError: A name is taken, or there is no such setting.

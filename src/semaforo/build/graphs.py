@@ -173,6 +173,7 @@ def _step(name: str, settings: StepSettings, folder: Path, fitted: bool) -> Step
         wait_s=settings.wait,
         least=settings.least,
         quorum=settings.quorum,
+        feedback=settings.feedback,
         carry=settings.carry,
         until=settings.until,
         most=settings.most,

@@ -23,7 +23,7 @@ STEP_KEYS: dict[str, tuple[str, ...]] = {
         "max_cost",
     ),
     "call": ("inputs", "outputs"),
-    "fuse": ("of", "wait", "least", "quorum", "weights", "fitted", "options"),
+    "fuse": ("of", "wait", "least", "quorum", "feedback", "weights", "fitted", "options"),
     "loop": ("inputs", "carry", "until", "most", "variant", "version", "min_quality", "max_cost"),
     "verify": ("by", "against", "sha256", "inputs"),
 }
@@ -70,6 +70,10 @@ class StepSettings(msgspec.Struct, frozen=True, kw_only=True):
         "A fusion ends, and the others are cancelled, once so many agree; 0 = never early.",
         forms.COUNT_OR_NONE,
     )] = 0  # fmt: skip
+    feedback: Annotated[float, Key(
+        "Learn of each of three members or more whether it was with the fused answer, as this part of a feedback; "
+        "0 = no.", forms.SHARE,
+    )] = 0.0  # fmt: skip
     weights: Annotated[dict[str, Any], Key(
         "Weight of each member; where left out, as its quality and its history say.",
     )] = {}  # fmt: skip

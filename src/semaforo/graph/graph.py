@@ -47,6 +47,7 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
             deadline allows.
         least: Members a fusion cannot do without.
         quorum: A fusion ends, and the rest is cancelled, once so many members agree; 0 = never early.
+        feedback: What it counts for a member to be with the fused answer, as part of an answer; 0 = nothing.
         carry: Of a loop: input → output that it becomes in the next round.
         until: Of a loop: condition on the round's outputs, after which a row is done.
         most: Of a loop: most rounds.
@@ -75,6 +76,7 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     wait_s: float | None = None
     least: int = 1
     quorum: int = 0
+    feedback: float = 0.0
     carry: dict[str, str] = {}
     until: str = ""
     most: int = 8

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from semaforo.catalog.state import Catalog
+from semaforo.core.effects import Finish
 from semaforo.core.events import BatchFailed
 from semaforo.entities import Request
 from semaforo.errors import SemaforoError
@@ -71,6 +72,10 @@ class Conductor(Protocol):
 
     def looked(self, request_id: str, looked: Looked) -> None:
         """Keep what a step saw of its rows, to be explained."""
+        ...
+
+    def agreed(self, finish: Finish, score: float, weight: float) -> None:
+        """Learn that an answer was with what was fused of several on a share of its rows."""
         ...
 
     def predicted_s(self, target: str, rows: int) -> float:

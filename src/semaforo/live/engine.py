@@ -292,6 +292,10 @@ class Engine:
         """Keep how the task of a request that named none was found, to be explained."""
         self.ring.inferred(request_id, found.probability)
 
+    def agreed(self, finish: Finish, score: float, weight: float) -> None:
+        """Learn that an answer was with what was fused of several."""
+        self._learning.agreed(finish, score, weight)
+
     def lost(self, request_id: str, without: tuple[str, ...]) -> None:
         """Keep what the answer to a request had to do without, to be explained."""
         self.ring.lost(request_id, without)

@@ -118,9 +118,10 @@ class Opinions:
 
     def judged(self, request_id: str, variant: str, score: float) -> None:
         """Learn from a judge, unless somebody has said more by now."""
-        self._weakly(Feedback(request_id, variant, score, _JUDGED, "judge"))
+        self.weakly(Feedback(request_id, variant, score, _JUDGED, "judge"))
 
-    def _weakly(self, feedback: Feedback) -> None:
+    def weakly(self, feedback: Feedback) -> None:
+        """Learn from who may be wrong, unless somebody has said more by now."""
         found = self._ring.find(feedback.request)
         if found is not None and not found.feedback:
             self._learn(feedback)

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 import msgspec
 
+from semaforo.core.effects import Finish
 from semaforo.entities import Ref, Request, TaskType
 from semaforo.entities.tensor import shape_key
 from semaforo.errors import NotFound, RuntimeLoadError, SemaforoError
 from semaforo.graph.check import Types, check, sides
 from semaforo.graph.condition import Condition, Rows, condition
 from semaforo.graph.flow import Plan
-from semaforo.graph.fusion.history import History
+from semaforo.graph.fusion.history import History, agreeing
 from semaforo.graph.graph import Graph, Step, names_in_prompt, output_of
 from semaforo.graph.path import tails
 from semaforo.graph.values import Array, Edge, Values, edge
@@ -26,6 +27,8 @@ from semaforo.wire.payload import ChatChunk, Tensors
 
 _SHARE_S = 0.25
 _MOST_REFS = 1024
+_LEAST_MEMBERS = 3
+"""Members that a fusion needs for its answer to say something of each."""
 
 
 class Run(Protocol):
@@ -130,10 +133,16 @@ class Parts:
 
     def fused(
         self, step: Step, members: Mapping[str, Mapping[str, Rows]], arrays: Mapping[str, Array],
-        rows: Array | None,
+        rows: Array | None, said: Mapping[str, Finish],
     ) -> None:  # fmt: skip
-        """Learn from what was fused."""
+        """Learn from what was fused of what members have `said`."""
         self.history[step.name].learn(members, arrays, rows)
+        if not step.feedback or len(members) < _LEAST_MEMBERS:
+            return
+        agreed, count = agreeing(members, arrays, rows)
+        for member, number in agreed.items():
+            if member in said and count:
+                self.conductor.agreed(said[member], number / count, step.feedback)
 
     def remembered(self, request: Request) -> dict[str, Array]:
         """Return what the session of a request remembers."""

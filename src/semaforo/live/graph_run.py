@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from semaforo.core.effects import Finish
 from semaforo.entities import Ref, Request
 from semaforo.errors import InvalidRequest, SemaforoError, error_from
 from semaforo.features import chat_tokens
@@ -72,6 +73,7 @@ class GraphRun:
         self.flow = Flow(parts.plan, asked.deadline_at, *parts.shares(values.rows))
         self._running: dict[str, list[str]] = {}
         self._tasks: dict[str, asyncio.Future[None]] = {}
+        self._said: dict[str, Finish] = {}
         self._without: list[str] = []
         self._wakes_at = _NEVER
         self.voice = self._voice(body) if body is not None else None
@@ -201,7 +203,7 @@ class GraphRun:
         method = METHODS[step.target]
         weights = self._parts.weights(step, members)
         arrays, rows = fuse_rows(method, members, self._values.rows, weights, self._parts.options[step.name])
-        self._parts.fused(step, members, arrays, rows)
+        self._parts.fused(step, members, arrays, rows, self._said)
         self._keep(step, arrays, rows)
 
     def _skipped(self, name: str) -> None:
@@ -283,6 +285,7 @@ class GraphRun:
             return
         self.cost += answer.finish.cost
         if answer.result is not None and answer.ok:
+            self._said[step.name] = answer.finish
             self._note(step.name, answer)
             self._keep(step, answer.result.arrays, rows)
         else:

@@ -251,6 +251,10 @@ class Learning:
         """Learn from what a caller says of an answer; see `Opinions.take`."""
         return self._opinions.take(request_id, opinion, tenant)
 
+    def agreed(self, finish: Finish, score: float, weight: float) -> None:
+        """Learn that an answer was with what was fused of several on a share of its rows."""
+        self._opinions.weakly(Feedback(finish.request, finish.variant, score, weight, "agreement"))
+
     def judged(self, feedback: Feedback) -> bool:
         """See `live.feedback.Kept`: what is bad is not given again."""
         self.rollouts.judged(feedback)

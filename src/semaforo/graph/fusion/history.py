@@ -52,23 +52,36 @@ class History:
         self, members: Mapping[str, Mapping[str, Rows]], arrays: Mapping[str, Array], rows: Array | None
     ) -> None:
         """Note who was with the fused answer, row by row, where answers are labels."""
-        if self._stated is not None or len(members) < 2 or rows is not None:
+        if self._stated is not None or len(members) < 2:
             return
-        label = next((a for a in arrays.values() if a.ndim == 1 and a.dtype.kind in "iuO"), None)
-        name = next((n for n, a in arrays.items() if a is label), None)
-        if label is None or name is None:
-            return
-        for member, outputs in members.items():
-            said = outputs.get(name)
-            if said is None or said.rows is not None or said.array.shape != label.shape:
-                continue
-            count = float(len(label))
+        agreed, total = agreeing(members, arrays, rows)
+        count = float(total)
+        for member, number in agreed.items():
             fade = max(0.0, 1.0 - count / _MEMORY)
             self._seen[member] = max(_PRIOR, self._seen[member] * fade) + count
-            self._agreed[member] = self._agreed[member] * fade + float(np.sum(said.array == label))
+            self._agreed[member] = self._agreed[member] * fade + float(number)
             self._agreed[member] = min(self._agreed[member], self._seen[member])
 
     def _weight(self, name: str) -> float:
         share = min(0.999, max(0.001, self._agreed[name] / self._seen[name]))
         # The log odds of being right, as for independent voters; never nothing, and never everything.
         return min(_MOST, max(_LEAST, math.log(share / (1.0 - share)) + 1.0))
+
+
+def agreeing(
+    members: Mapping[str, Mapping[str, Rows]], arrays: Mapping[str, Array], rows: Array | None
+) -> tuple[dict[str, int], int]:
+    """Return how many rows of each member say the same as what was fused, and of how many.
+
+    Members that did not answer all rows are left out; so are all where the answer holds no labels.
+    """
+    name = next((n for n, a in arrays.items() if a.ndim == 1 and a.dtype.kind in "iuO"), None)
+    if rows is not None or name is None:
+        return {}, 0
+    label = arrays[name]
+    found = {}
+    for member, outputs in members.items():
+        said = outputs.get(name)
+        if said is not None and said.rows is None and said.array.shape == label.shape:
+            found[member] = int(np.sum(said.array == label))
+    return found, len(label)
