@@ -15,7 +15,7 @@ from semaforo.features.answer import (
 )
 from semaforo.routing.cascade import FEATURES, answer_signals, cascade_table
 from semaforo.routing.table import Table
-from semaforo.routing.threshold import for_budget, for_quality, p_value
+from semaforo.routing.threshold import for_both, for_budget, for_quality, p_value, rows_needed
 
 
 @pytest.mark.parametrize(
@@ -129,3 +129,23 @@ def test_p_values_are_small_only_where_they_may_be() -> None:
     assert p_value(np.zeros(300), 0.05, low=0.0, high=1.0) < 0.01
     assert p_value(np.zeros(0), 0.05, low=0.0, high=1.0) == 1.0
     assert p_value(np.ones(5), 1.0, low=0.0, high=1.0) == 0.0
+
+
+def test_a_budget_wins_over_a_quality_that_it_cannot_pay_for() -> None:
+    wish, gain = stream(np.random.default_rng(0), 2000)
+    alone = for_quality(wish, gain, give_up=0.05)
+    both = for_both(wish, gain, give_up=0.05, most=0.9)
+    assert (both.threshold, both.kept) == (alone.threshold, True)
+    poor = for_both(wish, gain, give_up=0.05, most=0.1)
+    assert poor.calls <= 0.1 < alone.calls
+    assert not poor.kept
+    assert poor.loss > 0.05
+
+
+def test_a_promise_takes_rows() -> None:
+    needed = rows_needed(0.05, 0.1)
+    rng = np.random.default_rng(0)
+    for rows, kept in ((needed - 10, False), (needed + 10, True)):
+        assert for_quality(rng.random(rows), np.zeros(rows), give_up=0.05, delta=0.1).kept is kept
+    believed = for_quality(np.array([0.1, 0.9]), np.array([0.0, 1.0]), give_up=0.0, delta=0.5)
+    assert believed.threshold > 0.1, "what was seen is believed where nothing is to be promised"

@@ -12,7 +12,7 @@ from semaforo.entities import TensorSpec
 from semaforo.errors import InvalidRequest
 from semaforo.graph.condition import Rows
 from semaforo.graph.fusion import METHODS, Member
-from semaforo.graph.fusion.fitting import fit, threshold
+from semaforo.graph.fusion.fitting import fit
 from semaforo.graph.fusion.history import History
 from semaforo.graph.fusion.rows import agreeing_rows, fuse_rows
 from semaforo.graph.fusion.texts import similarity
@@ -212,17 +212,6 @@ def test_weights_follow_what_members_are_worth() -> None:
         fit("stack", {}, labels)
     with pytest.raises(InvalidRequest, match="there are stack, bayes, weights, exponents"):
         fit("mean", {"a": np.ones((1, 4))}, np.array([0]))
-
-
-def test_a_threshold_is_the_least_that_is_as_good_as_the_large_model() -> None:
-    sure = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
-    small = np.array([False, False, True, True, True])
-    large = np.array([True, True, True, True, False])
-    assert threshold(sure, small, large)[0] == pytest.approx(0.55)
-    assert threshold(sure, small, large, most=0.2)[0] == pytest.approx(0.55)
-    assert threshold(sure, small, large, most=0.0)[0] == 0.5
-    assert threshold(sure, ~small, np.zeros(5, bool))[0] == 0.5
-    assert threshold(np.array([0.5]), np.array([False]), np.array([True]))[0] == float("inf")
 
 
 def texts(*found: bytes) -> Any:

@@ -93,6 +93,35 @@ def test_what_is_no_condition_is_told(text: str, message: str) -> None:
         assert "holds" in message
 
 
+def test_answers_agree_by_what_they_come_to() -> None:
+    def texts(*found: str) -> Rows:
+        return Rows(np.array([text.encode() for text in found], object))
+
+    values = {
+        "a.text": texts("so 7.", "Paris", "yes"), "b.text": texts("It is 7.0", "In France:\n paris", "no"),
+        "c.text": texts("8", "Paris", "no"), "a.p": Rows(np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([0, 2])),
+        "b.p": Rows(np.array([[0.4, 0.6], [0.1, 0.9], [0.1, 0.9]])),
+    }  # fmt: skip
+    assert Condition("agree(a.text, b.text) > 0").holds(values, 3).tolist() == [True, True, False]
+    numbers, known = Condition("agree(a.text, b.text, c.text)").number(values, 3)
+    assert numbers.tolist() == [1 / 3, 1.0, 1 / 3]
+    assert known.all()
+    numbers, known = Condition("agree(a.p, b.p)").number(values, 3)
+    assert (numbers[known].tolist(), known.tolist()) == ([1.0, 0.0], [True, False, True])
+    with pytest.raises(InvalidRequest, match="compares texts with texts"):
+        Condition("agree(a.text, b.p) < 1").holds(values, 3)
+    with pytest.raises(InvalidRequest, match="takes two values"):
+        Condition("agree(a.text) < 1")
+
+
+def test_a_limit_is_written_anew() -> None:
+    found = Condition("max(a.p) < 0.9 or missing(a)")
+    assert found.limited("<", 0.55) == "max(a.p) < 0.55 or missing(a)"
+    assert Condition("a.gain >= 0.03").limited(">", -0.5) == "a.gain > -0.5"
+    assert Condition("max(a.p) < 0.9 or b.p < 1").compared() is None
+    assert Condition("missing(a)").compared() is None
+
+
 def test_what_cannot_be_compared_is_told() -> None:
     with pytest.raises(InvalidRequest, match="cannot be worked out"):
         Condition("a.text < 1").holds({"a.text": VALUES["a.text"]}, 3)

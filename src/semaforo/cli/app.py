@@ -117,7 +117,7 @@ def evaluate(
     metric: Annotated[
         str,
         typer.Option(
-            help="accuracy, macro-f1, top-k (classes); r2, mae, rmse (numbers); exact, contains (chats)."
+            help="accuracy, macro-f1, top-k (classes); r2, mae, rmse (numbers); exact, contains, final (chats)."
         ),
     ] = "",
     output: Annotated[str, typer.Option(help="The output to judge, where the task gives several.")] = "",

@@ -16,7 +16,7 @@ FleetOption = Annotated[Path, typer.Option(help="The fleet file.")]
 
 @graph.command(
     epilog="Examples: semaforo graph fit digits-fused --data rows.parquet · "
-    "semaforo graph fit digits-sure --data rows.csv --give-up 0.002 --most 0.25"
+    "semaforo graph fit digits-sure --data rows.csv --give-up 0.02 --most 0.25"
 )
 def fit(
     name: Annotated[str, typer.Argument(metavar="GRAPH", help="The graph.", show_default=False)],
@@ -25,6 +25,9 @@ def fit(
         Path | None,
         typer.Option(help="Labelled rows that no member was trained on (.parquet, .csv, .jsonl, .npz)."),
     ] = None,
+    metric: Annotated[
+        str, typer.Option(help="Of a chat's answers: exact, contains, or final (they come to the same).")
+    ] = "",
     step: Annotated[str, typer.Option(help="This step only: a fusion, or the dear step of a cascade.")] = "",
     rows: Annotated[int, typer.Option(help="Take so many rows from the beginning; 0 = all.", min=0)] = 0,
     give_up: Annotated[
@@ -37,14 +40,19 @@ def fit(
         float,
         typer.Option(help="With which it loses no more; 0.5 = what is seen is believed.", min=0.5, max=0.999),
     ] = 0.9,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train verifiers anew; else those alone that have no file yet.")
+    ] = False,
     privacy: Annotated[str, typer.Option(help="Class of the data: public, internal or site.")] = "public",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what was found, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Fit weights and combiners of a graph's fusions, and thresholds of its cascades, on labelled rows."""
+    """Fit a graph on labelled rows: weights and combiners of fusions, verifiers and thresholds of cascades."""
     from semaforo.cli.graph_fit import Fitting, run
+    from semaforo.jobs.cascades import Terms
 
-    run(Fitting(name, step, data, rows, give_up, most, confidence, privacy), fleet, dry_run, as_json)
+    terms = Terms(give_up, most, confidence)
+    run(Fitting(name, step, data, rows, metric, terms, retrain, privacy), fleet, dry_run, as_json)
 
 
 @graph.command(epilog="Examples: semaforo graph show · semaforo graph show digits-sure --svg digits-sure.svg")

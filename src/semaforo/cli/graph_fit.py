@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import typer
 import uvloop
 from rich import box
@@ -16,13 +17,20 @@ from rich.table import Table
 
 from semaforo.build import Blueprint, blueprint, engine_for
 from semaforo.cli.progress import bar, loading
+from semaforo.cli.router_run import needs_sklearn
 from semaforo.entities import Privacy
 from semaforo.errors import InvalidRequest, nearest
+from semaforo.features.extract import chat_signals
 from semaforo.graph.graph import RUNTIME, Graph
+from semaforo.jobs.cascades import Cut, Terms, cut
 from semaforo.jobs.exam import Exam, read_exam
-from semaforo.jobs.fit import Cut, Fitted, Lesson, answers, cut, examined, fitted, lesson
+from semaforo.jobs.fit import ROWS, Fitted, Lesson, answers, examined, fitted, lesson
 from semaforo.observe.quality import Quality
+from semaforo.routing.router import Router
 from semaforo.wire.payload import Array
+
+_CHATS = 8
+"""Chats that go into one request of the members; several such requests run at once."""
 
 
 class Fitting(msgspec.Struct, frozen=True):
@@ -32,9 +40,9 @@ class Fitting(msgspec.Struct, frozen=True):
     step: str
     data: Path | None
     rows: int
-    give_up: float
-    most: float
-    confidence: float
+    metric: str
+    terms: Terms
+    retrain: bool
     privacy: str
 
 
@@ -53,28 +61,25 @@ def run(asked: Fitting, fleet: Path, dry: bool, as_json: bool) -> None:
     plan = blueprint(fleet, noted=False, fitted=False)
     variant, graph = _graph(plan, asked.graph)
     task = plan.catalog.tasks[graph.task]
-    exam = read_exam(task, _data(plan, graph, asked), rows=asked.rows)
+    exam = as_texts(read_exam(task, _data(plan, graph, asked), metric=asked.metric, rows=asked.rows))
     given = lesson(graph, task, plan.catalog.task_of, exam.judged.name, asked.step)
+    routers = {name: None if asked.retrain else _router(graph, name) for name in given.verifiers}
+    if None in routers.values():
+        needs_sklearn()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         said = runner.run(_ask(plan, variant, given, exam, Privacy[asked.privacy.upper()]))
     fusions = [fitted(graph, given, step, said, exam) for step in given.fusions]
-    cuts = [
-        cut(
-            graph,
-            given,
-            step,
-            said,
-            exam,
-            give_up=asked.give_up,
-            most=asked.most,
-            confidence=asked.confidence,
-        )
-        for step in given.cascades
-    ]
-    told = [] if dry else [_write(plan, graph, found) for found in fusions]
+    cuts: list[Cut] = []
+    trained: dict[str, Router] = {}
+    for step in given.cascades:
+        found, new = cut(graph, given, step, said, exam, asked.terms, {**routers, **trained})
+        cuts.append(found)
+        trained |= new
+    told = [] if dry else [_write(plan, graph, one) for one in fusions]
+    told += [] if dry else [_write_verifier(graph, name, router) for name, router in trained.items()]
     if as_json:
-        found = {"fusions": [_plain(f) for f in fusions], "cascades": [msgspec.to_builtins(c) for c in cuts]}
-        typer.echo(msgspec.json.encode(found).decode())
+        plain = {"fusions": [_plain(f) for f in fusions], "cascades": [msgspec.to_builtins(c) for c in cuts]}
+        typer.echo(msgspec.json.encode(plain).decode())
     else:
         _show(asked, graph, exam, fusions, cuts, dry)
     for line in told:
@@ -122,10 +127,36 @@ async def _ask(
                 given.task,
                 exam.inputs,
                 privacy=privacy,
+                at_a_time=_CHATS if exam.chats else ROWS,
                 asked=lambda rows: progress.advance(row, rows),
             )
     finally:
         await engine.stop(1.0)
+
+
+def as_texts(exam: Exam) -> Exam:
+    """Return an exam of chats with the tensors by which graphs know them: text and messages."""
+    if not exam.chats:
+        return exam
+    texts, messages = np.empty(exam.rows, object), np.empty(exam.rows, object)
+    texts[:] = [chat_signals({"messages": chat}).text.encode() for chat in exam.chats]
+    messages[:] = [msgspec.json.encode(chat) for chat in exam.chats]
+    return msgspec.structs.replace(exam, inputs={"text": texts, "messages": messages})
+
+
+def _router(graph: Graph, name: str) -> Router | None:
+    path = Path(graph.step(name).target)
+    return Router.decode(path.read_bytes(), str(path)) if path.exists() else None
+
+
+def _write_verifier(graph: Graph, name: str, router: Router) -> str:
+    path = Path(graph.step(name).target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(router.encode())
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None
+    return f"Wrote {path}, trained on {router.rows} rows"
 
 
 def _write(plan: Blueprint, graph: Graph, found: Fitted) -> str:
@@ -158,25 +189,40 @@ def _show(
         table.add_row("fused, cross-validated", *_figures(found.fused), "", style=style)
         console.print(table)
     for each in cuts:
-        table = _table(f"{each.step} · cascade")
+        table = _table(f"{each.step} · cascade", exam.metric)
         table.add_row("cheap alone", *_figures(each.small), "")
         table.add_row("dear alone", *_figures(each.large), "")
         table.add_row("cascade", *_figures(each.cascade), f"{each.calls:.1%} of calls", style="bold green")
         console.print(table)
         console.print(f"Write under models.{graph.name}.graph.steps.{each.step}:\n  when: {each.when}\n")
-        if not each.promised:
-            console.print(
-                f"{exam.rows} rows cannot promise a loss of {asked.give_up:g} at most: this asks as often as it "
-                "may. Give more rows, or allow more by --give-up"
-            )
+        console.print(_promise(each, asked.terms))
     dried = ", nothing was written" if dry and fusions else ""
     console.print(f"{exam.task.name}, {exam.rows} rows{dried}")
 
 
-def _table(title: str) -> Table:
+def _promise(found: Cut, terms: Terms) -> str:
+    """Say in words what a threshold promises, or why it promises nothing."""
+    if terms.confidence <= 0.5:
+        return f"On these {found.rows} rows it loses {found.lost:.4f}; no more than that is promised."
+    if found.promised:
+        return (
+            f"Promised with {terms.confidence:.0%} confidence, for requests like these {found.rows} rows: it loses "
+            f"{terms.give_up:g} at most against the dear step alone. Here it loses {found.lost:.4f}."
+        )
+    sure = f"with {terms.confidence:.0%} confidence"
+    why = f"{found.rows} rows cannot promise a loss of {terms.give_up:g} at most {sure}"
+    if found.rows < found.needed:
+        why += f", which takes {found.needed:,} rows at least"
+    within = f" within {terms.most:.0%} of calls" if terms.most < 1.0 else ""
+    return (
+        f"{why}{within}: this asks as often as it may. Give more rows, or allow more by --give-up or --most."
+    )
+
+
+def _table(title: str, metric: str = "accuracy") -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(title, overflow="fold")
-    for column in ("accuracy", "95 %", "log-loss", ""):
+    for column in (metric, "95 %", "log-loss", ""):
         table.add_column(column, no_wrap=True)
     return table
 

@@ -141,16 +141,35 @@ class Condition:
     def compared(self) -> tuple[Condition, str, float] | None:
         """Take ``… < 0.9`` apart: what is compared, how (``<``, ``<=``, ``>`` or ``>=``), and with what number.
 
+        It may stand beside what is ``missing``: ``… < 0.9 or missing(quick)``.
+
         Returns:
             None where the condition is of another form.
         """
-        tree = self._tree
-        if not isinstance(tree, ast.Compare) or len(tree.ops) != 1:
+        tree = self._comparison()
+        if tree is None or len(tree.ops) != 1:
             return None
         sign, limit = _SIGNS.get(type(tree.ops[0])), tree.comparators[0]
         if sign is None or not isinstance(limit, ast.Constant) or isinstance(limit.value, str):
             return None
         return Condition(ast.unparse(tree.left)), sign, float(limit.value)  # type: ignore[arg-type]  # a number
+
+    def limited(self, sign: str, limit: float) -> str:
+        """Return the condition with another sign (``<`` or ``>``) and number in what `compared` takes apart."""
+        found = self._comparison()
+        assert found is not None
+        made = ast.Compare(found.left, [ast.Lt() if sign == "<" else ast.Gt()], [ast.Constant(limit)])
+        tree = self._tree
+        if tree is found:
+            return ast.unparse(made)
+        assert isinstance(tree, ast.BoolOp)
+        return ast.unparse(ast.BoolOp(tree.op, [made if part is found else part for part in tree.values]))
+
+    def _comparison(self) -> ast.Compare | None:
+        tree = self._tree
+        parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.Or) else [tree]
+        rest = [part for part in parts if not _asks_missing(part)]
+        return rest[0] if len(rest) == 1 and isinstance(rest[0], ast.Compare) else None
 
     def number(self, values: Mapping[str, Rows | None], rows: int) -> tuple[Array, Array]:
         """Return the numbers that an expression amounts to, and where they are known: both ``(rows,)``.
@@ -178,6 +197,10 @@ def names_in(text: str) -> tuple[str, ...]:
         InvalidRequest: It cannot be read.
     """
     return condition(text).names if text else ()
+
+
+def _asks_missing(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "missing"
 
 
 def _reference(node: ast.expr) -> str:

@@ -5,7 +5,8 @@ Rules this module keeps:
 1. Members answer through the engine as in service, every one of them for every row: conditions that would spare a
    member are taken off, and a row that a member does not answer is an error.
 2. What is reported of a fusion is cross-validated: each fifth of the rows is fused by what the others have taught.
-3. A cascade's threshold asks the dear member as seldom as the accuracy that may be lost allows, with confidence.
+3. Of a cascade it gathers what its two members said and what its condition looks at; `cascades` does the rest.
+   Verifiers are not asked in the engine, but applied to what was said.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import msgspec
 import numpy as np
 
 from semaforo.catalog import Catalog, Scaling
-from semaforo.entities import Contract, Priority, Privacy, Ref, Request, TaskType, TensorSpec
+from semaforo.entities import BatchProfile, Contract, Priority, Privacy, Ref, Request, TaskType, TensorSpec
 from semaforo.entities.tensor import shape_key
 from semaforo.errors import InvalidRequest, ModelFailed, nearest
-from semaforo.graph.check import Types, check
-from semaforo.graph.condition import Rows, condition
+from semaforo.graph.check import CHAT_INPUTS, Types, check
+from semaforo.graph.condition import condition
 from semaforo.graph.fusion import METHODS
 from semaforo.graph.fusion.classes import layout
-from semaforo.graph.fusion.fitting import FITTED_BY, fit, threshold
+from semaforo.graph.fusion.fitting import FITTED_BY, fit
 from semaforo.graph.fusion.method import Member
-from semaforo.graph.graph import INPUT, SESSION, Graph, Step, in_order, step_of
+from semaforo.graph.graph import INPUT, SESSION, Graph, Step, in_order, output_of, step_of
+from semaforo.graph.verify import SAMPLED, question_of
 from semaforo.jobs.evaluate import with_steps
 from semaforo.jobs.exam import Exam
 from semaforo.observe import quality
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from semaforo.live.engine import Engine
 
 _FOLDS = 5
-_ROWS = 64
+ROWS = 64
+"""Rows of one request, where members take tensors."""
 _AT_ONCE = 4
 _PATIENCE_S = 600.0
 
@@ -59,24 +62,18 @@ class Fitted(msgspec.Struct, frozen=True):
     fused: Quality
 
 
-class Cut(msgspec.Struct, frozen=True):
-    """Where one cascade should ask its dear member.
+class Looks(msgspec.Struct, frozen=True):
+    """What a verifier looks at, by reference.
 
     Attributes:
-        step: The dear member.
-        when: The condition to write.
-        calls: Share of rows that go up by it, 0…1.
-        promised: Whether these rows promise that no more is lost than may be.
-        small, large, cascade: Quality of the cheap member alone, of the dear one alone, and of both together.
+        answer: The answer.
+        sampled: ``agreement`` and ``unlike`` of its samples, where there are any.
+        question: What is known of the question.
     """
 
-    step: str
-    when: str
-    calls: float
-    promised: bool
-    small: Quality
-    large: Quality
-    cascade: Quality
+    answer: str
+    sampled: dict[str, str]
+    question: dict[str, str]
 
 
 class Lesson(msgspec.Struct, frozen=True):
@@ -87,12 +84,14 @@ class Lesson(msgspec.Struct, frozen=True):
         task: A task of the same inputs, and an output for each value that is looked at.
         fusions: Fusions to fit → the tensor of their members that they fuse.
         cascades: Dear member → cheap member that goes before it.
+        verifiers: Verifier that a condition asks → what it looks at.
     """
 
     graph: Graph
     task: TaskType
     fusions: dict[str, str]
     cascades: dict[str, str]
+    verifiers: dict[str, Looks] = {}
 
 
 def lesson(
@@ -113,18 +112,17 @@ def lesson(
     names = [s.name for s in graph.steps]
     if step and step not in names:
         raise InvalidRequest(f"'{graph.name}' has no step '{step}'.{nearest(step, names)}")
-    if task.kind == "chat":
-        raise InvalidRequest(f"'{graph.name}' is a chat: there are no numbers to fit")
     types = check(graph, task, task_of, lambda key, message: None)
     if types is None:
         raise InvalidRequest(f"'{graph.name}' has problems: `semaforo check` names them")
     fusions: dict[str, str] = {}
     cascades: dict[str, str] = {}
+    verifiers: dict[str, Looks] = {}
     wanted: dict[str, TensorSpec] = {}
     for found in graph.steps:
         if found.kind != "fuse":
             continue
-        if found.target in FITTED_BY and step in ("", found.name):
+        if found.target in FITTED_BY and task.kind != "chat" and step in ("", found.name):
             field = _field(found, types)
             fusions[found.name] = field
             wanted |= {f"{member}.{field}": types.gives[member][field] for member in found.of}
@@ -133,14 +131,28 @@ def lesson(
                 cascades[dear] = cheap
                 looked_at = condition(graph.step(dear).when).names
                 wanted |= {f"{name}.{judged}": types.gives[name][judged] for name in (dear, cheap)}
-                wanted |= {ref: _spec(ref, types) for ref in looked_at if step_of(ref) != INPUT}
+                for ref in looked_at:
+                    asked = graph.step(step_of(ref)) if step_of(ref) not in (INPUT, SESSION) else None
+                    if asked is not None and asked.kind == "verify":
+                        looks = verifiers[asked.name] = _looks(asked, types)
+                        refs = (looks.answer, *looks.sampled.values(), *looks.question.values())
+                        wanted |= {one: _spec(one, types) for one in refs if step_of(one) != INPUT}
+                    elif asked is None or output_of(ref):
+                        wanted |= {ref: _spec(ref, types)} if step_of(ref) != INPUT else {}
     if not fusions and not cascades:
         what = f"step '{step}'" if step else f"'{graph.name}'"
         raise InvalidRequest(
             f"{what} has nothing to fit: a fusion by {', '.join(FITTED_BY)}, or `first` of a step with a condition "
             "such as max(quick.probabilities) < 0.9 and of one without"
         )
-    return Lesson(_bare(graph, wanted), _asks(graph, task, wanted), fusions, cascades)
+    return Lesson(_bare(graph, wanted), _asks(graph, task, wanted), fusions, cascades, verifiers)
+
+
+def _looks(step: Step, types: Types) -> Looks:
+    takes = list(types.takes[step.name])
+    cheap = step_of(takes[0])
+    sampled = {s.name: f"{cheap}.{s.name}" for s in SAMPLED if f"{cheap}.{s.name}" in takes}
+    return Looks(takes[0], sampled, question_of(step, types.inputs))
 
 
 def _field(step: Step, types: Types) -> str:
@@ -188,6 +200,10 @@ def _bare(graph: Graph, wanted: Iterable[str]) -> Graph:
 
 def _asks(graph: Graph, task: TaskType, wanted: Mapping[str, TensorSpec]) -> TaskType:
     outputs = tuple(msgspec.structs.replace(spec, name=name) for name, spec in wanted.items())
+    if task.kind == "chat":
+        # Within a graph a chat is texts, of which many go in one request.
+        asked = tuple(msgspec.structs.replace(spec, optional=False) for spec in CHAT_INPUTS)
+        return TaskType(f"fit {graph.name}", inputs=asked, outputs=outputs)
     return msgspec.structs.replace(task, name=f"fit {graph.name}", outputs=outputs, hedge=0.0)
 
 
@@ -197,12 +213,17 @@ def examined(catalog: Catalog, variant: str, given: Lesson) -> Catalog:
     options = {**template.options, "graph": msgspec.to_builtins(given.graph)}
     part = Catalog(
         tasks={given.task.name: given.task},
-        variants={variant: msgspec.structs.replace(found, task=given.task.name)},
+        variants={
+            variant: msgspec.structs.replace(
+                found, task=given.task.name, kind="tensor", profile=BatchProfile(0.001, 0.001)
+            )
+        },
         templates={
             variant: msgspec.structs.replace(
                 template,
                 options=options,
                 task=given.task.name,
+                inputs=tuple(msgspec.to_builtins(spec) for spec in given.task.inputs),
                 outputs=tuple(msgspec.to_builtins(spec) for spec in given.task.outputs),
             )
         },
@@ -225,9 +246,10 @@ async def answers(
     inputs: Mapping[str, Array],
     *,
     privacy: Privacy = Privacy.PUBLIC,
+    at_a_time: int = ROWS,
     asked: Callable[[int], object] = lambda rows: None,
 ) -> dict[str, Array]:
-    """Ask a started engine for all rows and return its outputs, some requests at a time.
+    """Ask a started engine for all rows and return its outputs, some requests of `at_a_time` rows at a time.
 
     Raises:
         SemaforoError: A row was not answered, or by some of the steps only.
@@ -237,7 +259,7 @@ async def answers(
     free = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(start: int) -> dict[str, Array]:
-        arrays = {name: array[start : start + _ROWS] for name, array in inputs.items()}
+        arrays = {name: array[start : start + at_a_time] for name, array in inputs.items()}
         count = len(next(iter(arrays.values())))
         key = shape_key(
             [(s.name, s.dtype, arrays[s.name].shape[1:]) for s in task.inputs if s.name in arrays]
@@ -254,7 +276,7 @@ async def answers(
         asked(count)
         return dict(answer.result.arrays)
 
-    parts = await asyncio.gather(*(ask(start) for start in range(0, rows, _ROWS)))
+    parts = await asyncio.gather(*(ask(start) for start in range(0, rows, at_a_time)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -298,74 +320,6 @@ def fuse(step: Step, field: str, said: Mapping[str, Array], learned: Mapping[str
     members = [Member(name, {field: array}, weights.get(name, 1.0)) for name, array in said.items()]
     options = {**step.options, "field": field, "fitted": learned}
     return METHODS[step.target].fuse(members, options)[field]
-
-
-def cut(
-    graph: Graph,
-    given: Lesson,
-    step: str,
-    said: Mapping[str, Array],
-    exam: Exam,
-    *,
-    give_up: float,
-    most: float,
-    confidence: float,
-) -> Cut:
-    """Find the threshold of one cascade of a lesson.
-
-    Args:
-        graph, given, step: The dear member, of a lesson on a graph.
-        said: Reference → what was said.
-        exam: The right answers.
-        give_up: Quality that may be lost against the dear member, 0…1.
-        most: Largest share of rows that may be asked of it, 0…1.
-        confidence: With which no more is lost, 0.5…1.
-    """
-    compared = condition(graph.step(step).when).compared()
-    assert compared is not None
-    expression, sign, _ = compared
-    rows = exam.rows
-    known: dict[str, Rows | None] = {
-        ref: Rows(said[ref] if ref in said else exam.inputs[ref.partition(".")[2]])
-        for ref in expression.names
-    }
-    numbers, there = expression.number(known, rows)
-    if not there.all():
-        raise ModelFailed(f"'{expression.text}' is unknown for {int((~there).sum())} of {rows} rows")
-    dear, cheap = (said[f"{name}.{exam.judged.name}"] for name in (step, given.cascades[step]))
-    truth = exam.truth.reshape(rows)
-    sure = numbers if sign in ("<", "<=") else -numbers
-    limit, promised = threshold(
-        sure,
-        _labels(cheap) == truth,
-        _labels(dear) == truth,
-        give_up=give_up,
-        most=most,
-        confidence=confidence,
-    )
-    up = sure < limit
-    together = np.where(up, _labels(dear), _labels(cheap))
-    written = _shortest(min(max(limit, float(sure.min())), float(np.nextafter(sure.max(), np.inf))), sure)
-    return Cut(
-        step,
-        f"{expression.text} {sign[0]} {written if sign[0] == '<' else -written:.9g}",
-        float(up.mean()),
-        promised,
-        *(_voted(truth, labels) for labels in (_labels(cheap), _labels(dear), together)),
-    )
-
-
-def _shortest(limit: float, sure: Array) -> float:
-    """Return the shortest number that divides the rows in the same way."""
-    for digits in range(2, 9):
-        short = float(f"{limit:.{digits}g}")
-        if np.array_equal(sure < short, sure < limit):
-            return short
-    return limit
-
-
-def _labels(said: Array) -> Array:
-    return said.argmax(axis=1) if said.ndim == 2 else said
 
 
 def _scored(truth: Array, scores: Array) -> Quality:

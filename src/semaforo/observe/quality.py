@@ -11,12 +11,13 @@ Rules this module keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from semaforo.entities.final import final_answer
 from semaforo.errors import InvalidRequest, ModelFailed
 
 Array = NDArray[np.generic]
@@ -24,7 +25,7 @@ Floats = NDArray[np.float64]
 
 CLASS_METRICS = ("accuracy", "macro-f1", "top-k")
 NUMBER_METRICS = ("r2", "mae", "rmse")
-TEXT_METRICS = ("exact", "contains")
+TEXT_METRICS = ("exact", "contains", "final")
 _RESAMPLES = 1000
 _MOST_DRAWS = 20_000_000
 _BINS = 15
@@ -113,14 +114,30 @@ def of_numbers(metric: str, truth: Floats, said: Floats) -> Quality:
 
 
 def of_texts(metric: str, truth: list[str], said: list[str]) -> Quality:
-    """Judge texts: ``exact`` = the same but for space around it; ``contains`` = the truth occurs, in any case."""
+    """Judge texts; see `hits`."""
+    return of_hits(metric, hits(metric, truth, said))
+
+
+def of_hits(metric: str, right: Array) -> Quality:
+    """Judge answers that are right or not, ``(rows,)``."""
+    return _quality(metric, right[:, None], _mean, {})
+
+
+def hits(metric: str, truth: Sequence[str], said: Sequence[str]) -> NDArray[np.bool_]:
+    """Tell which texts are right ``(rows,)``.
+
+    Args:
+        metric: ``exact`` = the same but for space around it; ``contains`` = the truth occurs, in any case;
+            ``final`` = both come to the same, their last number or last line.
+        truth: What is right.
+        said: What was answered.
+    """
+    pairs = zip(truth, said, strict=True)
     if metric == "contains":
-        hits = [
-            right.strip().casefold() in answer.casefold() for right, answer in zip(truth, said, strict=True)
-        ]
-    else:
-        hits = [right.strip() == answer.strip() for right, answer in zip(truth, said, strict=True)]
-    return _quality(metric, np.array(hits)[:, None], _mean, {})
+        return np.array([right.strip().casefold() in answer.casefold() for right, answer in pairs])
+    if metric == "final":
+        return np.array([final_answer(right) == final_answer(answer) for right, answer in pairs])
+    return np.array([right.strip() == answer.strip() for right, answer in pairs])
 
 
 def calibration(truth: Array, scores: Floats) -> dict[str, float]:

@@ -8,6 +8,8 @@ requests keep coming from it.
 Each test is a bet against the promise being broken: a capital that, if the mean loss were above the limit, would
 grow beyond 1/δ with a probability of at most δ (Ville's inequality; the bets are those of Waudby-Smith and Ramdas,
 arXiv 2010.09686). It asks nothing of the losses but bounds, and profits from a small variance.
+
+A probability of failing of a half promises nothing: what was seen is then believed.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 CANDIDATES = 100
+NO_PROMISE = 0.5
+"""Probability of failing from which on nothing is promised."""
 _BOLD = 0.5
 _APART = 4
 
@@ -30,7 +34,7 @@ class Promise(msgspec.Struct, frozen=True):
 
     Attributes:
         threshold: The dear model is asked where the wish for it is at least this; -∞ = always, ∞ = never.
-        kept: Whether the promise could be made by anything else than always asking the dear model.
+        kept: Whether the promise could be made, by anything else than always asking the dear model.
         calls: Share of the rows seen that ask the dear model.
         loss: Mean loss on the rows seen.
     """
@@ -92,6 +96,32 @@ def for_budget(
             break
         best = float(limit)
     return _promise(best, wish, np.where(wish >= best, extra, 0.0))
+
+
+def for_both(
+    wish: Floats, gain: Floats, *, give_up: float, most: float, delta: float = 0.1, seed: int = 0
+) -> Promise:
+    """Return the threshold with the fewest dear calls that loses at most `give_up`, within a budget of calls.
+
+    Where the rows cannot promise both, the budget wins: it asks as often as that allows, and is not `kept`.
+
+    Args:
+        wish, gain, give_up, delta, seed: As for `for_quality`; each promise may fail with this probability.
+        most: Share of requests that may ask the dear model; 1 = all.
+    """
+    quality = for_quality(wish, gain, give_up=give_up, delta=delta, seed=seed)
+    if most >= 1.0:
+        return quality
+    budget = for_budget(wish, np.ones(len(wish)), most=most, delta=delta, seed=seed)
+    if quality.kept and quality.threshold >= budget.threshold:
+        return quality
+    lost = float(np.where(wish < budget.threshold, gain, 0.0).mean())
+    return Promise(budget.threshold, False, budget.calls, lost)
+
+
+def rows_needed(give_up: float, delta: float) -> int:
+    """Return how many rows a promise of quality takes even if asking less often loses nothing; 100,000 = more."""
+    return _testable(100_000, give_up, delta)
 
 
 def for_hits(
@@ -165,6 +195,11 @@ def _quantiles(wish: Floats, candidates: int) -> Floats:
 
 
 def _holds(losses: Floats, limit: float, bounds: tuple[float, float], delta: float, seed: int) -> bool:
+    # A capital that early luck has made proves what all the rows together may deny.
+    if not len(losses) or float(losses.mean()) > limit:
+        return False
+    if delta >= NO_PROMISE:
+        return True
     shuffled = losses[np.random.default_rng(seed).permutation(len(losses))]
     return p_value(shuffled, limit, low=bounds[0], high=bounds[1]) <= delta
 

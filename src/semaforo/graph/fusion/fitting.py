@@ -6,7 +6,6 @@ What is returned is plain data, ready for JSON; `learned` applies it. Fit on row
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -173,57 +172,6 @@ def votes(said: Mapping[str, Array], labels: Array) -> dict[str, Any]:
         share = (float(np.sum(answers == labels)) + 1.0) / (len(labels) + 2.0)
         found[name] = round(max(0.0, float(np.log(others * share / (1.0 - share)))), 6)
     return {"kind": "votes", "version": VERSION, "weights": found}
-
-
-def threshold(
-    sure: Array,
-    small_right: Array,
-    large_right: Array,
-    *,
-    give_up: float = 0.0,
-    most: float = 1.0,
-    confidence: float = 0.5,
-) -> tuple[float, bool]:
-    """Return the confidence below which a cascade asks the large model, chosen on validation rows.
-
-    The fewest calls by which, with some confidence, no more accuracy than `give_up` is lost against the large
-    model alone; where the rows cannot promise that, as many calls as are allowed. The loss of a row is 1 where only
-    the large model is right and -1 where only the small one is; the bound on its mean is a normal one, after one
-    row more that is lost, so that few rows promise little.
-
-    Args:
-        sure: Confidence of the small model in each row.
-        small_right, large_right: Whether each was right.
-        give_up: Accuracy that may be lost.
-        most: Largest share of rows that may be asked of the large model.
-        confidence: With which the loss is bounded; 0.5 takes what was seen for the truth.
-
-    Returns:
-        The threshold, and whether the rows promise that no more is lost.
-    """
-    order = np.argsort(sure, kind="stable")
-    lost = large_right[order].astype(float) - small_right[order].astype(float)
-    rows = len(sure)
-    # After k rows have gone up, those that stay are the rest.
-    stay = np.append(np.cumsum(lost[::-1])[::-1], 0.0)
-    if confidence > 0.5:
-        squares = np.append(np.cumsum((lost**2)[::-1])[::-1], 0.0) + 1.0
-        spread = NormalDist().inv_cdf(confidence) * np.sqrt(squares)
-        staying = np.arange(rows, -1, -1) > 0
-        stay = stay + np.where(staying, 1.0 + spread, 0.0)
-    bound = stay / rows
-    # Rows of one confidence go up together.
-    ordered = sure[order]
-    cuts = np.append(True, np.append(ordered[1:] > ordered[:-1], True))
-    allowed = cuts & (np.arange(rows + 1) <= most * rows)
-    good = allowed & (bound <= give_up)
-    promised = bool(good.any())
-    calls = int(np.argmax(good)) if promised else int(np.flatnonzero(allowed)[-1])
-    if not calls:
-        return float(ordered[0]), promised
-    if calls == rows:
-        return float("inf"), promised
-    return float((ordered[calls - 1] + ordered[calls]) / 2), promised
 
 
 def _rounded(values: Array, digits: int = 6) -> Any:
