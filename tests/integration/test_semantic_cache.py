@@ -275,3 +275,50 @@ def test_what_cannot_be_compared_is_refused(fleet_file: Path, old: str, new: str
     fleet_file.write_text(text.replace(old, new))
     with pytest.raises(FleetFileError, match=re.escape(message)):
         Fleet.open(fleet_file)
+
+
+def test_many_at_once_and_many_that_go_away_leave_nothing_behind(fleet_file: Path) -> None:
+    text = fleet_file.read_text().replace('embed", isolation: inline', 'embed", isolation: thread')
+    fleet_file.write_text(text)
+
+    async def live() -> None:
+        rng = np.random.default_rng(0)
+        async with AsyncFleet.open(fleet_file) as fleet:
+            engine = fleet.engine
+
+            async def ask(n: int, patience: float) -> str:
+                try:
+                    answer = await asyncio.wait_for(fleet.infer("topic", text=like(n % 40), x=X), patience)
+                except TimeoutError:
+                    return "gone"
+                return str(answer.replica)
+
+            async def chat(n: int) -> str:
+                stream = await fleet.chat("chat", like(n % 40, "?" * (n % 3)), temperature=0)
+                if n % 5 == 0:
+                    stream.close()
+                    return "gone"
+                await stream.text()
+                return "said"
+
+            patience = rng.choice([0.0, 0.001, 0.004, 30.0], 300)
+            ended = await asyncio.gather(
+                *(ask(n, float(patience[n])) for n in range(300)), *(chat(n) for n in range(60))
+            )
+            assert "gone" in ended
+            assert sum(end.startswith("topics") for end in ended) >= 40 - 30
+            await asyncio.sleep(0.05)
+            meanings, before = engine._learning._meanings, engine._learning._before
+            for left in (
+                engine._waiters, engine._streams, engine._payloads, meanings._held, meanings._placed,
+                meanings._near, before._asked, engine._learning._embeddings._coming,
+            ):  # fmt: skip
+                assert not left
+            kept = before.caches()["topic"]
+            assert len(meanings._where) == len(kept) + len(before.caches()["chat"]), "all is found by meaning"
+            assert kept.bytes > 0
+            kept.forget({"topics/1/default"})
+            assert {task for task, _ in meanings._where} == {"chat"}
+            assert all(place[0] == "chat" for place in meanings._indexes)
+
+    asyncio.run(live())

@@ -73,13 +73,21 @@ _Key = tuple[str, int, bytes]
 
 
 class _Waiting:
-    """One who waits for an embedding."""
+    """One who waits for the embedding of a text of a request."""
 
-    __slots__ = ("_then", "_timer")
+    __slots__ = ("_then", "_timer", "request", "text")
 
-    def __init__(self, then: Then, seconds: float) -> None:
+    def __init__(self, request: Request, text: str, then: Then, seconds: float) -> None:
+        self.request = request
+        self.text = text
         self._then: Then | None = then
         self._timer = asyncio.get_running_loop().call_later(seconds, self.settle, None)
+
+    def left(self) -> float:
+        """Return the seconds that it still waits; 0 where it does no more."""
+        if self._then is None:
+            return 0.0
+        return max(0.0, self._timer.when() - asyncio.get_running_loop().time())
 
     def settle(self, found: Embedding | None) -> None:
         self._timer.cancel()
@@ -125,12 +133,15 @@ class Embeddings:
         if step is None:
             then(None)
             return
-        waiting = _Waiting(then, seconds)
+        waiting = _Waiting(request, text, then, seconds)
         coming = self._coming.get(key)
         if coming is not None:
             coming.append(waiting)
             return
         self._coming[key] = [waiting]
+        self._submit(key, step)
+
+    def _submit(self, key: _Key, step: tuple[Request, Tensors]) -> None:
         loop = asyncio.get_running_loop()
 
         def came(answer: Answer) -> None:
@@ -173,9 +184,19 @@ class Embeddings:
             self._known[key] = msgspec.structs.replace(found, cost=0.0)
             while len(self._known) > _MOST_KEPT:
                 self._known.popitem(last=False)
+        waiting = self._coming.pop(key, [])
+        if answer.finish.outcome == "cancelled":
+            # Whoever has caused it went away, and with it the step; the others did not.
+            waiting = [one for one in waiting[1:] if one.left() > 0.0]
+            first = waiting[0] if waiting else None
+            step = self._step(first.request, key[0], first.text, first.left()) if first is not None else None
+            if step is not None:
+                self._coming[key] = waiting
+                self._submit(key, step)
+                return
         # The first of those who wait has caused it, and pays.
-        for place, waiting in enumerate(self._coming.pop(key, ())):
-            waiting.settle(found if place == 0 or found is None else self._known.get(key))
+        for place, one in enumerate(waiting):
+            one.settle(found if place == 0 or found is None else self._known.get(key))
 
     def _read(self, target: str, answer: Answer) -> Embedding | None:
         if not answer.ok or answer.result is None:
