@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from semaforo import Fleet
+from semaforo.sim.replay import replay
 
 FLEET = """\
 tasks:
@@ -83,6 +84,33 @@ def test_each_kind_goes_to_the_model_that_is_good_at_it_and_does_after_a_restart
         assert "as learned from requests like this one" in answer.why
     with Fleet.open(file) as fleet:
         assert right(asked(fleet, 100, 3)) > 0.85
+
+
+def test_late_feedback_knows_what_the_request_looked_like(tmp_path: Path) -> None:
+    file = written(tmp_path, "linucb")
+    late: list[tuple[int, str, int]] = []
+    with Fleet.open(file) as fleet:
+        for n in range(80):
+            side = n % 2
+            answer = fleet.infer("side", x=np.float32([1.0, 1.2] if side else [-1.0, -0.8]))
+            late.append((side, answer.request_id, int(answer["label"])))
+    with Fleet.open(file) as fleet:
+        for side, request_id, said in late:
+            fleet.feedback(request_id, score=float(said == side))
+        ridges = [h.ridge for h in fleet._inner.engine.history.values() if h.ridge is not None]
+        assert sum(ridge.answers for ridge in ridges) == pytest.approx(80, rel=0.05)
+        assert all("x.mean" in ridge.names for ridge in ridges)
+
+
+def test_a_fleet_that_learns_is_replayed_exactly(tmp_path: Path) -> None:
+    file = written(tmp_path, "thompson, shadow: 0.2")
+    file.write_text(file.read_text() + "journal: fleet.journal\n")
+    with Fleet.open(file) as fleet:
+        asked(fleet, 120, 1)
+    found = replay(tmp_path / "fleet.journal")
+    assert found.difference is None
+    assert found.kinds["Scored"] == 120
+    assert found.kinds["Feedback"] > 120
 
 
 def test_without_looking_at_requests_no_such_thing_is_learned(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from fleets import Rig, decided, finish, fleet, runs, variant
 from semaforo.core.dispatcher import Dispatcher
-from semaforo.core.effects import Believed, Score
+from semaforo.core.effects import Believed, Decided, Score
 from semaforo.core.events import Feedback, Remembered, Scored
 from semaforo.core.state import History
-from semaforo.entities import Cost, Preference, TaskType
+from semaforo.entities import Cost, Exploration, Preference, TaskType
 from semaforo.policy.posterior import begun
 
 SMALL, LARGE = "small/1/v", "large/1/v"
@@ -111,3 +113,136 @@ def test_a_predicted_gain_does_not_break_a_contract() -> None:
     rig.ask("q", deadline_s=1.0, min_quality=0.95)
     assert runs(rig.tell(Scored("q", {SMALL: 0.06, LARGE: -0.4}), 0.001)) in ([], [("l", ("q",))])
     assert rig.runs_on("q") == "l"
+
+
+# --- what requests look like -----------------------------------------------------------------------------------
+
+EASY, HARD = {"x": 1.0}, {"x": -1.0}
+
+
+def looking_rig(**explore: Any) -> Rig:
+    """Two variants that look alike, whose requests are looked at."""
+    task = TaskType(
+        "t",
+        prefer=Preference("quality"),
+        score_s=0.01,
+        explore=Exploration(**{"share": 0.05, "by": "linucb"} | explore),
+    )
+    rig = Rig(fleet(variant("small", quality=0.5), variant("large", quality=0.5), tasks=[task]))
+    rig.ready("s", SMALL, slots=64)
+    rig.ready("l", LARGE, slots=64)
+    return rig
+
+
+def teach(rig: Rig, times: int) -> None:
+    """The small one is good at what is easy alone, the large one at what is hard alone."""
+    for _ in range(times):
+        for name, good in ((SMALL, EASY), (LARGE, HARD)):
+            for context in (EASY, HARD):
+                rig.tell(Feedback("past", name, float(context is good), context=context))
+
+
+def picked(rig: Rig, rid: str, context: dict[str, float], gain: dict[str, float] | None = None) -> Decided:
+    rig.ask(rid, deadline_s=1.0)
+    return decided(rig.tell(Scored(rid, gain or {}, 0.0, context), 0.0001), rid)
+
+
+def test_a_request_goes_to_who_was_good_at_those_like_it() -> None:
+    rig = looking_rig(max_loss=0.01)
+    (score,) = rig.ask("q")
+    assert isinstance(score, Score)
+    assert score.context
+    teach(rig, 30)
+    easy, hard = picked(rig, "easy", EASY), picked(rig, "hard", HARD)
+    assert (easy.pick, hard.pick) == (SMALL, LARGE)
+    assert easy.learned
+    assert easy.propensity == 1.0
+    qualities = {c.variant: c.quality for c in easy.considered}
+    assert qualities[SMALL] > 0.75
+    assert qualities[LARGE] < 0.25
+    # A request that nobody has looked at goes by the posterior.
+    assert not picked(rig, "blind", {}).learned
+
+
+def test_learning_survives_a_snapshot_and_a_restart() -> None:
+    rig = looking_rig(max_loss=0.01)
+    teach(rig, 30)
+    again = Dispatcher.restore(rig.dispatcher.snapshot())
+    assert again.snapshot() == rig.dispatcher.snapshot()
+    later = looking_rig(max_loss=0.01)
+    later.tell(Remembered(again.state.history))
+    assert (picked(later, "easy", EASY).pick, picked(later, "hard", HARD).pick) == (SMALL, LARGE)
+
+
+def test_two_gateways_add_up_what_they_have_learned() -> None:
+    rig, other, both = looking_rig(), looking_rig(), looking_rig()
+    teach(rig, 10)
+    teach(other, 15)
+    teach(both, 25)
+    rig.tell(Remembered(other.dispatcher.state.history))
+    for name in (SMALL, LARGE):
+        mine, whole = rig.dispatcher.state.history[name].ridge, both.dispatcher.state.history[name].ridge
+        assert mine is not None
+        assert whole is not None
+        assert mine.answers == pytest.approx(whole.answers, rel=0.02)
+        # The second half of them was seen by a posterior that had moved less.
+        assert mine.weights == pytest.approx(whole.weights, abs=0.02)
+
+
+def test_a_change_makes_learning_begin_anew_and_other_kinds_of_requests_are_no_change() -> None:
+    rig = looking_rig()
+    teach(rig, 30)
+    for _ in range(100):  # The mix of requests shifts, by routing itself.
+        rig.tell(Feedback("past", SMALL, 1.0, context=EASY))
+    history = rig.dispatcher.state.history[SMALL]
+    assert history.quality is not None
+    assert history.quality.changes == 0
+    needed = 0
+    while needed < 12:
+        needed += 1
+        if any(
+            isinstance(e, Believed) and e.changed
+            for e in rig.tell(Feedback("past", SMALL, 0.0, context=EASY))
+        ):
+            break
+    assert needed < 12
+    assert history.ridge is not None
+    assert history.ridge.answers == 1.0
+    assert picked(rig, "easy", EASY).pick == LARGE
+
+
+def test_what_misleads_is_forgotten_though_the_mean_stays() -> None:
+    rig = looking_rig()
+    teach(rig, 30)
+    history = rig.dispatcher.state.history[SMALL]
+    for _ in range(60):  # Good at what is hard from now on, bad at what is easy.
+        for context in (EASY, HARD):
+            rig.tell(Feedback("past", SMALL, float(context is HARD), context=context))
+    assert history.quality is not None
+    assert history.quality.mean == pytest.approx(0.5, abs=0.1)
+    assert picked(rig, "hard", HARD).considered[0].quality > 0.7
+    assert picked(rig, "easy", EASY).considered[0].quality < 0.3
+
+
+def test_what_a_router_predicts_is_what_learning_begins_with() -> None:
+    rig = looking_rig(max_loss=0.01)
+    gain = {SMALL: 0.3, LARGE: -0.3}
+    assert picked(rig, "before", EASY, gain).pick == SMALL
+    for _ in range(60):  # The router has it the wrong way round.
+        rig.tell(Feedback("past", SMALL, 0.2, context=EASY, gain=0.3))
+        rig.tell(Feedback("past", LARGE, 0.8, context=EASY, gain=-0.3))
+    assert picked(rig, "after", EASY, gain).pick == LARGE
+
+
+def test_the_share_of_what_is_tried_holds() -> None:
+    for by in ("epsilon", "linucb", "thompson"):
+        rig = looking_rig(share=0.1, by=by, max_loss=1.0)
+        teach(rig, 3)
+        tried = 0
+        for n in range(600):
+            found = picked(rig, f"q{n}", EASY if n % 2 else HARD)
+            tried += found.reason == "tried"
+            assert found.propensity <= 0.1 if found.reason == "tried" else found.propensity >= 0.9
+            rig.done(f"q{n}")
+        assert tried <= 600 * 0.1 + 3 * (600 * 0.1 * 0.9) ** 0.5
+        assert tried > 0

@@ -14,7 +14,7 @@ Rules this module keeps:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from semaforo.core.events import WEAK, Feedback
 from semaforo.core.state import State
 from semaforo.entities import Step
 from semaforo.errors import Conflict, InvalidRequest, NotFound
+from semaforo.features.context import context_of
 from semaforo.live.contexts import Contexts
 from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.judge import agreement, label_score
@@ -59,6 +60,10 @@ class Archive(Protocol):
         """Return (variant, tenant, judged already) of an answered request."""
         ...
 
+    def features(self, request_id: str) -> Mapping[str, float]:
+        """Return what was seen of a request, by name; empty where nothing was."""
+        ...
+
     def judged(self, request_id: str, score: float, source: str) -> None:
         """Keep what an answer was said to be worth."""
         ...
@@ -79,6 +84,11 @@ class Opinions:
         state: The dispatcher's.
         ring: Explanations.
         tell: Tells the dispatcher.
+
+    Attributes:
+        contexts: What requests looked like.
+        routed: Tasks that have a trained router.
+        archive: Answers that the ring has forgotten.
     """
 
     def __init__(self, state: State, ring: Ring, tell: Callable[[Feedback], None]) -> None:
@@ -90,6 +100,7 @@ class Opinions:
         self.archive: Archive | None = None
         self.kept: Kept | None = None
         self.contexts = Contexts(ring.size)
+        self.routed: Container[str] = ()
 
     def answered(self, request_id: str, result: Tensors) -> None:
         """Keep a small answer, so that a label can be compared with it."""
@@ -171,7 +182,18 @@ class Opinions:
         request = self._ring.request(feedback.request)
         step = request.step if request is not None else None
         copied = step.parent if step is not None and step.name == SHADOW else ""
-        self._tell(self.contexts.added(feedback, copied))
+        self._tell(self._looked_at(self.contexts.added(feedback, copied)))
+
+    def _looked_at(self, feedback: Feedback) -> Feedback:
+        """Return late feedback with what the request looked like, as far as that was written down."""
+        variant = self._state.catalog.variants.get(feedback.variant)
+        task = self._state.catalog.tasks.get(variant.task) if variant is not None else None
+        if feedback.context or self.archive is None or task is None or not task.explore.contextual:
+            return feedback
+        if task.name in self.routed:
+            # What a router predicted then is not written down, and feedback without it would mislead.
+            return feedback
+        return msgspec.structs.replace(feedback, context=context_of(self.archive.features(feedback.request)))
 
     def _variant(self, request_id: str, tenant: str | None) -> str:
         found = self._ring.find(request_id)

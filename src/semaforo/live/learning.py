@@ -98,6 +98,7 @@ class Learning:
         self._memory = Memory(history, state) if history is not None else None
         self._opinions = Opinions(state, ring, tell)
         self._opinions.archive = self._memory
+        self._opinions.routed = routers.keys()
         self.rollouts = Rollouts(routers)
         self._embeddings = Embeddings(state, asks)
         embeds = RouterEmbeddings(state, self._embeddings, self.rollouts.levels)

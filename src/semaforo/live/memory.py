@@ -90,6 +90,11 @@ class Memory:
         told = found.score is not None and found.source not in WEAK
         return found.variant, found.tenant, told or self._judged(request_id)
 
+    def features(self, request_id: str) -> Mapping[str, float]:
+        """See `Archive`."""
+        found = self._waiting.get(request_id) or self._writing.get(request_id)
+        return self._store.features(request_id) if found is None else found.features
+
     def _judged(self, request_id: str) -> bool:
         late = self._late.get(request_id) or self._being_judged.get(request_id)
         return late is not None and late[1] not in WEAK

@@ -222,6 +222,11 @@ class HistoryStore:
         ).fetchone()
         return None if row is None else (row[0], row[1], row[2] is not None and row[3] not in WEAK)
 
+    def features(self, request_id: str) -> dict[str, float]:
+        """Return the signals of an answered request by name; empty where there are none."""
+        row = self._reader.execute("SELECT features FROM answers WHERE id = ?", (request_id,)).fetchone()
+        return {} if row is None else msgspec.msgpack.decode(row[0], type=dict[str, float])
+
     def answers(self, *, task: str = "", judged: bool = False) -> list[Served]:
         """Return answers in order, of one task or of all; with `judged` only those that something was said of."""
         where = ["1"] + ["task = :task"] * bool(task) + ["score IS NOT NULL"] * judged
