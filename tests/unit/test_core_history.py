@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from fleets import Rig, decided, finish, fleet, runs, variant
+from fleets import Rig, ask, decided, finish, fleet, runs, variant
+from semaforo.catalog.state import Scaling
 from semaforo.core.dispatcher import Dispatcher
 from semaforo.core.effects import Believed, Decided, Score
-from semaforo.core.events import Feedback, Remembered, Scored
+from semaforo.core.events import Arrived, Feedback, Remembered, Scored
 from semaforo.core.state import History
 from semaforo.entities import Cost, Exploration, Preference, TaskType
 from semaforo.policy.posterior import begun
+from semaforo.sim.world import World
 
 SMALL, LARGE = "small/1/v", "large/1/v"
 
@@ -246,3 +248,13 @@ def test_the_share_of_what_is_tried_holds() -> None:
             rig.done(f"q{n}")
         assert tried <= 600 * 0.1 + 3 * (600 * 0.1 * 0.9) ** 0.5
         assert tried > 0
+
+
+def test_in_a_simulation_nobody_waits_for_what_cannot_be_looked_at() -> None:
+    task = TaskType("t", score_s=0.5, explore=Exploration(0.1, by="linucb"))
+    world = World(fleet(variant("small"), variant("large"), tasks=[task], scaling=Scaling(1, 1)))
+    world.at(1.0, Arrived(ask("q")))
+    world.run(until=3.0)
+    ((_, answer),) = world.trace.finished
+    assert answer.outcome == "done"
+    assert answer.total_s < 0.1

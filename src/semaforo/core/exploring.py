@@ -10,6 +10,7 @@ Rules this module keeps:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import hypot
 
 from semaforo.core.effects import Considered
 from semaforo.core.plan import Choice, Plan
@@ -69,15 +70,13 @@ def _arm(
     if known is None:
         variant = state.catalog.variants[choice.id]
         known = begun(variant.quality, UNKNOWN_QUALITY)
-    low, _ = known.interval()
-    mean = known.mean
-    # What is predicted for this request moves both ends alike.
-    shift = choice.quality - mean
     guess = job.guesses.get(choice.id)
     error, spread = (guess.error, guess.spread) if guess is not None else (0.0, known.spread)
+    # What is predicted for this request moves the whole interval, and adds an error of its own.
+    below = hypot(known.mean - known.interval()[0], _SURE * error)
     mine = seen.get(choice.id)
     return Arm(
-        choice.id, choice.quality, low + shift - _SURE * error, mine is not None and mine.free,
+        choice.id, choice.quality, choice.quality - below, mine is not None and mine.free,
         choice.variant.cost.metered, _behind(plan, choice, mine, best, seen[best.id]), spread,
     )  # fmt: skip
 

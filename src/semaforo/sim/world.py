@@ -29,6 +29,7 @@ from semaforo.core.effects import (
     Finish,
     Release,
     Run,
+    Score,
     StartReplica,
 )
 from semaforo.core.events import (
@@ -45,6 +46,7 @@ from semaforo.core.events import (
     ReplicaReady,
     ReplicaStopped,
     Scale,
+    Scored,
     Tick,
 )
 from semaforo.entities import ReplicaSpec, ReplicaView, Request, StreamProfile
@@ -224,6 +226,9 @@ class World:
         elif isinstance(effect, Cancel) and effect.batch in self._running:
             self._end(effect.batch, "cancelled")
             self.at(self.now, BatchFailed(effect.batch, "cancelled"))
+        elif isinstance(effect, Score):
+            # Requests hold nothing here that could be looked at.
+            self.at(self.now, Scored(effect.request, {}, 0.0))
         elif isinstance(effect, Drained):
             self.at(self.now, ReplicaGone(effect.replica, "stopped"))
 
