@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from semaforo.build import Secrets, engine_for
 from semaforo.catalog.state import Catalog, Scaling
 from semaforo.entities import ReplicaSpec, TaskType, TensorSpec, Variant
 from semaforo.live.engine import Engine
+from semaforo.repository.routers import Routed
 from semaforo.routing.tasks import TaskModel
 from semaforo.server.front import make_app
 from semaforo.server.idempotency import KeptAnswers
@@ -210,6 +211,7 @@ def serving(
     settings: ServerSettings | None = None,
     secrets: Secrets | None = None,
     tasks: TaskModel | None = None,
+    routers: Mapping[str, Routed] | None = None,
 ) -> Iterator[Served]:
     """Serve a catalog on a free port until the block ends."""
     settings = settings or ServerSettings(port=0, grace_s=2.0)
@@ -218,7 +220,7 @@ def serving(
 
     async def serve() -> None:
         ending = asyncio.Event()
-        engine = engine_for(secrets=secrets, tasks=tasks)
+        engine = engine_for(secrets=secrets, tasks=tasks, routers=routers)
         try:
             await engine.start(catalog)
             kept = KeptAnswers(settings.idempotency_entries, settings.idempotency_ttl_s)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from router_fleet import routers, shelved, stated
 from semaforo import AsyncFleet, Fleet
 from semaforo.api.answer import FleetAnswer
 from semaforo.config.fleet import FleetFileError
@@ -22,67 +23,15 @@ from semaforo.routing.router import Router
 from semaforo.routing.table import Table
 from semaforo.sim.replay import replay
 
-FLEET = """\
-tasks:
-  answer:
-    inputs:  {text: bytes}
-    outputs: {label: int64}
-    prefer:  {maximise: quality}
-    router:  ROUTER
-models:
-  small: {task: answer, python: "both.py:small", quality: 0.85, isolation: inline}
-  large: {task: answer, python: "both.py:large", quality: 0.9, isolation: inline}
-history: history.db
-journal: journal.bin
-"""
-BOTH = """\
-import numpy as np
-
-
-def small(text: list[str]) -> np.ndarray:
-    return np.zeros(len(text), np.int64)
-
-
-def large(text: list[str]) -> np.ndarray:
-    return np.ones(len(text), np.int64)
-"""
-
-
-def router(seed: int, *, wrong: bool = False) -> bytes:
-    """Return a router that knows which of two models is right, or has it the wrong way round."""
-    rng = np.random.default_rng(seed)
-    prompts, scores = [], []
-    for _ in range(240):
-        hard = bool(rng.random() < 0.5)
-        words = " ".join(rng.choice(["red", "blue", "green", "house", "tree", "car"], rng.integers(1, 9)))
-        prompts.append(f"{words} {'hard' if hard else 'easy'}")
-        scores.append((float(hard == wrong), float(hard != wrong)))
-    values = np.array(scores)
-    table = Table(
-        ("small", "large"), ("answer",) * 240, tuple(prompts), values, np.full(values.shape, np.nan)
-    )
-    return Router(train(table), 240, figures={"score": 0.9}).encode()
-
 
 @pytest.fixture(scope="module")
 def trained() -> dict[str, bytes]:
-    return {"good": router(0), "bad": router(1, wrong=True), "alike": router(2)}
+    return routers()
 
 
 @pytest.fixture
 def place(tmp_path: Path, trained: dict[str, bytes]) -> Path:
-    (tmp_path / "both.py").write_text(BOTH)
-    for version, name in (("1", "good"), ("2", "bad"), ("3", "alike")):
-        folder = tmp_path / "routers/chat" / version
-        folder.mkdir(parents=True)
-        (folder / "chat.router").write_bytes(trained[name])
-    return tmp_path
-
-
-def stated(place: Path, router: str) -> Path:
-    """Write a fleet file with a router stated so."""
-    (place / "fleet.yaml").write_text(FLEET.replace("ROUTER", router))
-    return place / "fleet.yaml"
+    return shelved(tmp_path, trained)
 
 
 def questions() -> Iterator[tuple[str, int]]:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from semaforo.cli.options import DEFAULT_URL, ApiKey, Url
+
 router = typer.Typer(
-    name="router", help="Train routers and judge them.", no_args_is_help=True, rich_markup_mode=None,
+    name="router", help="Train routers, judge them and roll them out.", no_args_is_help=True, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 TableArgument = Annotated[
@@ -24,6 +26,8 @@ Cascade = Annotated[
     str, typer.Option(metavar="MODEL", help="Look at this model's answer as well: a verifier for a cascade.")
 ]
 Report = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write a page and pictures here.")]
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Task of the fleet.", show_default=False)]
+Why = Annotated[str, typer.Option(help="What those are told who look later.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -114,3 +118,67 @@ def explain(
     from semaforo.cli.router_run import run_explain
 
     run_explain(file, prompt, task, as_json)
+
+
+@router.command("list", epilog="Example: semaforo router list --url http://127.0.0.1:8080")
+def list_(url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
+    """Show the routers of a server: in service, tried, on the shelf, and what came of them."""
+    from semaforo.cli.router_live import run_list
+
+    run_list(url, key, as_json)
+
+
+@router.command(epilog="Example: semaforo router candidate chat 4 --share 0.1 --promote auto")
+def candidate(
+    task: TaskArgument,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ROUTER", help="A version, or a file seen from the fleet file.", show_default=False
+        ),
+    ],
+    share: Annotated[
+        float | None, typer.Option(help="Share of requests that it decides, up to 0.9.", min=0.0, max=1.0)
+    ] = None,
+    shadow: Annotated[
+        bool | None, typer.Option("--shadow/--no-shadow", help="Whether both look at every request.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Score that it may be behind and still count as not worse.")
+    ] = None,
+    promote: Annotated[
+        str,
+        typer.Option(help="auto: in service once it is shown to be good enough; by hand: when asked for."),
+    ] = "",
+    sha256: Annotated[str, typer.Option(metavar="DIGEST", help="Digest the file must have.")] = "",
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Try a router beside the one in service of a server, or change how it is tried."""
+    from semaforo.cli.router_live import run_candidate
+
+    change = {
+        "candidate": name, "share": share, "shadow": shadow, "margin": margin, "promote": promote, "sha256": sha256,
+    }  # fmt: skip
+    run_candidate(task, change, url, key, as_json)
+
+
+@router.command(epilog="Example: semaforo router promote chat")
+def promote(
+    task: TaskArgument, why: Why = "", url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False
+) -> None:
+    """Put the candidate of a task in service."""
+    from semaforo.cli.router_live import run_promote
+
+    run_promote(task, why, url, key, as_json)
+
+
+@router.command(epilog="Example: semaforo router rollback chat")
+def rollback(
+    task: TaskArgument, why: Why = "", url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False
+) -> None:
+    """Drop the candidate of a task; without one, go back to the router before."""
+    from semaforo.cli.router_live import run_roll_back
+
+    run_roll_back(task, why, url, key, as_json)

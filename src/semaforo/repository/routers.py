@@ -23,6 +23,32 @@ from semaforo.routing.router import Router
 SUFFIX = ".router"
 
 
+class About(msgspec.Struct, frozen=True):
+    """What is told of a router.
+
+    Attributes:
+        name: Its version, or its file as it was named.
+        sha256: Digest of the file.
+        rows: Requests it was trained on.
+        made: When, as ISO 8601; "" = not said.
+        figures: Out-of-fold figures by name.
+        error: Why it cannot be used, or "".
+    """
+
+    name: str
+    sha256: str = ""
+    rows: int = 0
+    made: str = ""
+    figures: dict[str, float] = {}
+    error: str = ""
+
+
+def about(loaded: Loaded) -> About:
+    """Return what is told of a router that was read."""
+    router = loaded.router
+    return About(loaded.name, loaded.digest, router.rows, router.made, router.figures)
+
+
 class RouterShelf:
     """The routers of one task.
 
@@ -36,7 +62,7 @@ class RouterShelf:
         self._folder = folder
         self._named = named
         self._models = models
-        self._read: dict[tuple[Path, int, int], Loaded] = {}
+        self._known: dict[tuple[Path, int, int], About] = {}
 
     def names(self) -> list[str]:
         """Return the versions, oldest first; the name of the file where it is a single one.
@@ -66,21 +92,31 @@ class RouterShelf:
         if within and name not in names and not path.resolve().is_relative_to(self._folder.resolve()):
             raise ArtefactError(f"'{name}' is outside the folder of the fleet file: put the router there")
         try:
-            about = path.stat()
-            key = (path, about.st_mtime_ns, about.st_size)
-            found = self._read.get(key)
-            if found is None:
-                data = path.read_bytes()
-                found = Loaded(name, sha256(data).hexdigest(), Router.decode(data, str(path)))
-                self._read[key] = found
+            data = path.read_bytes()
         except OSError as error:
             raise ArtefactError(f"{path}: {error.strerror}. `semaforo router train` writes one") from None
+        found = Loaded(name, sha256(data).hexdigest(), Router.decode(data, str(path)))
         if expected and found.digest != expected:
             raise ArtefactError(
                 f"{path} has the digest {found.digest}, which is not the one that is asked for"
             )
         if problem := unfit(found.router, self._models, str(path)):
             raise ArtefactError(problem)
+        return found
+
+    def all(self) -> list[About]:
+        """Tell of every version, oldest first; what cannot be used says why."""
+        found = []
+        for name in self.names():
+            try:
+                path = self._path(name, self.names())
+                stat = path.stat()
+                key = (path, stat.st_mtime_ns, stat.st_size)
+                if key not in self._known:
+                    self._known[key] = about(self.load(name))
+                found.append(self._known[key])
+            except (ArtefactError, OSError) as error:
+                found.append(About(name, error=str(error)))
         return found
 
     def _path(self, name: str, names: Sequence[str]) -> Path:

@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | GET fleet | read | tasks, models with versions and variants, replicas |
 | GET figures | read | counters and what is going on now (`semaforo.server.figures`) |
+| GET routers, POST routers/{task}/… | read, operate | trained routers (`semaforo.server.routers`) |
 | POST feedback, GET quality | infer, read | what answers were worth (`semaforo.server.feedback`) |
 | GET decisions?limit=20 | read | the latest decisions, newest first |
 | GET decisions/{id} | read | one decision; a unique beginning of the id will do |
@@ -26,7 +27,7 @@ from semaforo.entities import Ref, Request, Variant
 from semaforo.entities.tensor import parse_shape_key
 from semaforo.errors import InvalidRequest, NotFound
 from semaforo.observe.explain import Explanation, render
-from semaforo.server import feedback, figures
+from semaforo.server import feedback, figures, routers
 from semaforo.server.http import HttpRequest, Response, Route, json_response
 from semaforo.server.inference import Inference
 from semaforo.server.shown import shown
@@ -198,6 +199,7 @@ def routes(engine: Engine, inference: Inference, v2: V2) -> list[Route]:
         Route("GET", f"{at}/fleet", "read", admin.fleet),
         *figures.routes(engine),
         *feedback.routes(engine),
+        *routers.routes(engine),
         Route("GET", f"{at}/decisions", "read", admin.decisions),
         Route("GET", f"{at}/decisions/{{id}}", "read", admin.decision),
         Route("POST", f"{at}/decide", "infer", admin.decide),

@@ -30,6 +30,28 @@ class Qualities(msgspec.Struct):
     variants: list[dict[str, Any]]
 
 
+class RouterOfTask(msgspec.Struct):
+    """The routers of a task: in service, tried, on the shelf; `tryout` has the verdict on the candidate."""
+
+    task: str
+    in_service: dict[str, Any]
+    candidate: dict[str, Any] | None
+    before: dict[str, Any] | None
+    share: float
+    shadow: bool
+    margin: float
+    promote: Literal["by hand", "auto"]
+    tryout: dict[str, Any] | None
+    versions: list[dict[str, Any]]
+    ended: list[dict[str, Any]]
+
+
+class Routers(msgspec.Struct):
+    """The routers of all tasks that have one."""
+
+    routers: list[RouterOfTask]
+
+
 class Scale(msgspec.Struct):
     """How many replicas a variant is to have."""
 

@@ -14,6 +14,7 @@ from semaforo.server.feedback import Given
 from semaforo.server.openapi import bodies_openai as openai
 from semaforo.server.openapi import bodies_own as own
 from semaforo.server.openapi import bodies_v2 as v2
+from semaforo.server.routers import Proposal, Reason
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -205,6 +206,18 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "decisions",
         "Show what variants have shown themselves to be worth.",
         gives=own.Qualities,
+    ),
+    ("GET", f"{_AT}/routers"): Operation(
+        _ADMIN, "Trained routers: in service, candidates, verdicts", gives=own.Routers
+    ),
+    ("POST", f"{_AT}/routers/{{task}}/candidate"): Operation(
+        _ADMIN, "Try a router beside the one in service", Proposal, own.RouterOfTask
+    ),
+    ("POST", f"{_AT}/routers/{{task}}/promote"): Operation(
+        _ADMIN, "Put the candidate in service", Reason, own.RouterOfTask, optional=True
+    ),
+    ("POST", f"{_AT}/routers/{{task}}/rollback"): Operation(
+        _ADMIN, "Drop the candidate, or go back to the router before", Reason, own.RouterOfTask, optional=True
     ),
     ("POST", f"{_AT}/decide"): Operation(
         _ADMIN, "The decision a request would meet now", Question, own.Decided, contract=True

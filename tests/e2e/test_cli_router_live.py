@@ -1,0 +1,147 @@
+"""Routers of a running server, as an operator lists, tries, promotes and rolls them back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from router_fleet import routers, shelved, stated
+from semaforo.build import blueprint
+from semaforo.server.settings import KeySettings, ServerSettings
+from served_fleet import Served, serving
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shelved(tmp_path_factory.mktemp("live"), routers())
+
+
+@pytest.fixture(scope="module")
+def served(place: Path) -> Iterator[Served]:
+    plan = blueprint(stated(place, "{file: routers/chat, version: '1'}"))
+    with serving(plan.catalog, routers=plan.routers) as found:
+        yield found
+
+
+def semaforo(served: Served, *words: str, code: int = 0) -> str:
+    """Run a command on the server and return what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "semaforo", "router", *words, "--url", served.url],
+        capture_output=True, text=True, timeout=50, check=False, env={**os.environ, "COLUMNS": "160"},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout if not code else done.stderr
+
+
+def ask(http: httpx.Client, text: str) -> httpx.Response:
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}
+    return http.post("/v2/models/answer/infer", json={"inputs": [tensor]})
+
+
+def now(served: Served) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{served.url}/semaforo/v1/routers").json()["routers"][0]
+    return found
+
+
+def change(http: httpx.Client, what: str, **body: Any) -> dict[str, Any]:
+    answer = http.post(f"/semaforo/v1/routers/answer/{what}", json=body)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_the_commands(served: Served) -> None:
+    listed = semaforo(served, "list")
+    assert "in service" in listed
+    assert "score 0.9" in listed
+    tried = semaforo(served, "candidate", "answer", "2", "--share", "0.2")
+    assert "2 decides 20% of the requests, promoted by hand" in tried
+    assert "verdict: cannot tell yet" in tried
+    assert "2 promoted: looks fine" in semaforo(served, "promote", "answer", "--why", "looks fine")
+    back = json.loads(semaforo(served, "rollback", "answer", "--json"))
+    assert (back["in_service"]["name"], back["before"]) == ("1", None)
+    assert [e["what"] for e in back["ended"]] == ["promoted", "rolled back"]
+
+
+def test_no_request_is_lost_while_routers_come_and_go(served: Served) -> None:
+    stop, seen = threading.Event(), []
+
+    def requests() -> None:
+        with httpx.Client(base_url=served.url) as http:
+            while not stop.is_set():
+                seen.append(ask(http, "red hard").status_code)
+
+    thread = threading.Thread(target=requests)
+    thread.start()
+    try:
+        with httpx.Client(base_url=served.url) as http:
+            for _ in range(3):
+                assert change(http, "candidate", candidate="2", share=0.5)["candidate"]["name"] == "2"
+                assert change(http, "promote")["in_service"]["name"] == "2"
+                assert change(http, "rollback")["in_service"]["name"] == "1"
+    finally:
+        stop.set()
+        thread.join()
+    assert len(seen) > 3
+    assert set(seen) == {200}
+
+
+def test_feedback_over_http_rolls_a_bad_candidate_back(served: Served) -> None:
+    with httpx.Client(base_url=served.url) as http:
+        body = {"candidate": "2", "share": 0.5}
+        assert http.post("/semaforo/v1/routers/answer/candidate", json=body).status_code == 200
+        for i in range(150):
+            hard = i % 2
+            answer = ask(http, f"blue tree {'hard' if hard else 'easy'}")
+            score = float(answer.json()["outputs"][0]["data"][0] == hard)
+            said = {"request_id": answer.headers["semaforo-request-id"], "score": score}
+            assert http.post("/semaforo/v1/feedback", json=said).status_code == 200
+            if i % 10 == 9 and now(served)["candidate"] is None:
+                break
+        found = now(served)
+        assert found["in_service"]["name"] == "1"
+        assert found["ended"][-1]["why"].startswith("shown to be worse")
+
+
+def test_what_is_wrong_is_refused_and_the_old_one_serves_on(served: Served, place: Path) -> None:
+    (place / "broken.router").write_bytes(b"no router at all")
+    with httpx.Client(base_url=f"{served.url}/semaforo/v1/routers") as http:
+        for path, body, status, message in (
+            ("answer/candidate", {"candidate": "broken.router"}, 400, "is no trained router"),
+            ("answer/candidate", {"candidate": "../../etc/passwd"}, 400, "no router is"),
+            ("answer/candidate", {"candidate": "1"}, 409, "in service"),
+            ("answer/candidate", {"candidat": "1"}, 400, "not a change of a router"),
+            ("answer/candidate", {"candidate": "2", "promote": "maybe"}, 400, "not a change of a router"),
+            ("nothing/promote", {}, 404, "has no router"),
+            ("answer/promote", {}, 409, "no candidate"),
+        ):
+            answer = http.post(path, json=body)
+            assert (answer.status_code, message in answer.text) == (status, True), answer.text
+    assert now(served)["in_service"]["name"] == "1"
+    assert "Nothing has changed" in semaforo(served, "candidate", "answer", "broken.router", code=1)
+
+
+def test_only_operators_change_routers(place: Path) -> None:
+    plan = blueprint(place / "fleet.yaml")
+    keys = {
+        "key-of-a-reader": KeySettings("ops", ("read",)),
+        "key-of-an-operator": KeySettings("ops", ("operate",)),
+    }
+    settings = ServerSettings(port=0, grace_s=2.0, keys=keys)
+    with serving(plan.catalog, settings, routers=plan.routers) as served:
+        at = f"{served.url}/semaforo/v1/routers"
+        reader, operator = ({"authorization": f"Bearer {key}"} for key in keys)
+        assert httpx.get(at).status_code == 401
+        assert httpx.get(at, headers=reader).status_code == 200
+        change = {"candidate": "3"}
+        assert httpx.post(f"{at}/answer/candidate", json=change, headers=reader).status_code == 403
+        assert httpx.post(f"{at}/answer/candidate", json=change, headers=operator).status_code == 200
