@@ -20,6 +20,7 @@ from semaforo.errors import InvalidRequest, NotFound
 from semaforo.features.extract import chat_signals
 from semaforo.features.signals import Signals
 from semaforo.jobs.learn.tasks import train_tasks
+from semaforo.server.deferred.settings import DeferredSettings
 from semaforo.server.settings import ServerSettings
 from served_fleet import Served, serving
 
@@ -92,7 +93,8 @@ def fleet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(fleet_file: Path) -> Iterator[Served]:
     plan = blueprint(fleet_file)
-    settings = ServerSettings(port=0, grpc_port=0, grace_s=2.0)
+    deferred = DeferredSettings(path=fleet_file.with_name("deferred.db"))
+    settings = ServerSettings(port=0, grpc_port=0, grace_s=2.0, deferred=deferred)
     with serving(plan.catalog, settings, tasks=plan.tasks) as found:
         yield found
 
@@ -155,10 +157,9 @@ def test_a_client_asks_as_a_fleet_inside_the_program_is_asked(served: Served, fl
             answer = client.infer("auto", **values)
             assert answer.model == model
             assert "the task was not named: it is" in answer.why
-            if "text" in values:
-                inside = fleet.infer("auto", **values)
-                assert inside.model == model
-                assert np.array_equal(inside["label"], answer["label"])
+            inside = fleet.infer("auto", **values)
+            assert inside.model == model
+            assert np.array_equal(inside["label"], answer["label"])
         for asked in (client, fleet):
             chat = asked.chat("auto", "moon heart rose dawn")
             assert chat.text() == "o rose"
@@ -173,6 +174,21 @@ def test_a_client_asks_as_a_fleet_inside_the_program_is_asked(served: Served, fl
             client.infer("auto", x=[1.0])
         with pytest.raises(NotFound):
             client.infer("auto", text="rain", version="2")
+
+
+def test_what_waits_in_the_queue_finds_its_task_too(served: Served) -> None:
+    with Client(served.url) as client:
+        assert client.submit("auto", text="cloud storm rain wind").result(20).model == "w"
+        with pytest.raises(InvalidRequest, match="weather"):
+            client.submit("auto", text="zzz qqq")
+
+
+def test_a_decision_without_content_rests_on_the_form(served: Served, fleet_file: Path) -> None:
+    with Client(served.url) as client, Fleet.open(fleet_file) as fleet:
+        for asked in (client, fleet):
+            assert asked.decide("auto", x=np.float32([1.0])).pick == "s/1/default"
+        with pytest.raises(InvalidRequest, match="several tasks take this: weather, food"):
+            client.decide("auto", text="rain wind cloud sun")
 
 
 def test_an_async_client_asks_the_same(served: Served) -> None:

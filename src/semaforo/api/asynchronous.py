@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from semaforo.api.answer import FleetAnswer, Served, Story
+from semaforo.api.auto import fits
 from semaforo.api.chat import AsyncChat
 from semaforo.api.contract import contract_of
 from semaforo.api.function import catalog_of_functions
@@ -18,7 +18,7 @@ from semaforo.api.opinion import opinion_of, request_of
 from semaforo.build import Secrets, blueprint, engine_for, with_graphs
 from semaforo.catalog import Catalog
 from semaforo.core.effects import Decided
-from semaforo.entities import Contract, Ref, Request, TaskType
+from semaforo.entities import Contract, Request, TaskType
 from semaforo.errors import InvalidRequest, NotFound, NotReady
 from semaforo.features import chat_affinity, chat_needs, chat_tokens
 from semaforo.live.answer import Answer
@@ -283,11 +283,8 @@ class AsyncFleet:
 
     def _auto(self, contract: Contract, values: Mapping[str, Any]) -> tuple[Request, Tensors, bool]:
         engine = self._open()
-        fit: dict[str, tuple[Tensors, Ref, bool]] = {}
-        for name, task in engine.catalog.tasks.items():
-            if task.kind != "chat" and values.keys() <= {spec.name for spec in task.inputs}:
-                with suppress(InvalidRequest):
-                    fit[name] = tensors_of(task, values)
+        tasks = (task for task in engine.catalog.tasks.values() if task.kind != "chat")
+        fit = {task.name: found for task, found in fits(tasks, values)}
         arrays = next(iter(fit.values()))[0].arrays if fit else {}
         found = of_tensors(engine.tasks, list(fit), arrays)
         tensors, ref, single = fit[found.task]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,13 +22,7 @@ def fitting(tasks: Sequence[TaskType], values: Mapping[str, Any]) -> tuple[TaskT
     Raises:
         InvalidRequest: They fit none, or would be sent in several forms.
     """
-    fit: list[tuple[TaskType, _Fit]] = []
-    for task in tasks:
-        with suppress(InvalidRequest):
-            fit.append((task, tensors_of(task, values)))
-    # An array says of which type it is: a task that takes another one is not what is asked for.
-    typed = [found for found in fit if _as_given(found[1][0], values)]
-    forms = {_form(found[1]): found for found in reversed(typed or fit)}
+    forms = {_form(fit): (task, fit) for task, fit in reversed(fits(tasks, values))}
     if not forms:
         raise InvalidRequest("no task takes such inputs: name the task, or send what one of them takes")
     if len(forms) > 1:
@@ -37,6 +31,18 @@ def fitting(tasks: Sequence[TaskType], values: Mapping[str, Any]) -> tuple[TaskT
             f"several tasks take this, each in a form of its own: name one, or give arrays of its types ({names})"
         )
     return next(iter(forms.values()))
+
+
+def fits(tasks: Iterable[TaskType], values: Mapping[str, Any]) -> list[tuple[TaskType, _Fit]]:
+    """Return the tasks that values fit, and them in the form of each.
+
+    An array says of which type it is: where some tasks take that, those that take another one are left out.
+    """
+    fit: list[tuple[TaskType, _Fit]] = []
+    for task in tasks:
+        with suppress(InvalidRequest):
+            fit.append((task, tensors_of(task, values)))
+    return [found for found in fit if _as_given(found[1][0], values)] or fit
 
 
 def _form(fit: _Fit) -> tuple[object, ...]:

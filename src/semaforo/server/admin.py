@@ -26,7 +26,10 @@ import msgspec
 from semaforo.entities import Ref, Request, Variant
 from semaforo.entities.tensor import parse_shape_key
 from semaforo.errors import InvalidRequest, NotFound
+from semaforo.features.signals import Signals
+from semaforo.live.auto import candidates, is_auto
 from semaforo.observe.explain import Explanation, render
+from semaforo.routing.tasks import Given, infer
 from semaforo.server import feedback, figures, routers
 from semaforo.server.http import HttpRequest, Response, Route, json_response
 from semaforo.server.inference import Inference
@@ -136,6 +139,8 @@ class Admin:
             raise InvalidRequest(f"not a question for a decision: {told(error)}") from None
         if question.rows < 1 or question.bytes < 0:
             raise InvalidRequest("rows is 1 or more, bytes 0 or more")
+        if is_auto(self._engine.catalog, question.target):
+            question = msgspec.structs.replace(question, target=self._fitting(question.shape))
         task = self._engine.catalog.task_of(question.target)
         shape = question.shape
         if not shape and task.kind == "tensor":
@@ -160,6 +165,16 @@ class Admin:
             )
         )
         return json_response(shown(decided))
+
+    def _fitting(self, shape: str) -> str:
+        """Return the only task that takes tensors of a shape; there is no content by which to choose.
+
+        Raises:
+            InvalidRequest: None takes them, or several do.
+        """
+        _check_shape(shape)
+        given = {name: Given(dtype, dims) for name, dtype, dims in parse_shape_key(shape)}
+        return infer(None, candidates(self._engine.catalog, given), Signals()).task
 
     async def scale(self, request: HttpRequest) -> Response:
         """Set the number of a variant's replicas."""
