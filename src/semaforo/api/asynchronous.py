@@ -21,6 +21,7 @@ from semaforo.core.effects import Decided
 from semaforo.entities import Contract, Request, TaskType
 from semaforo.errors import InvalidRequest, NotFound, NotReady
 from semaforo.features import chat_affinity, chat_needs, chat_tokens
+from semaforo.features.plan import Sources
 from semaforo.live.answer import Answer
 from semaforo.live.auto import is_auto, of_chat, of_tensors
 from semaforo.live.crew import ReplicaStatus
@@ -54,8 +55,9 @@ class AsyncFleet:
         history: Path | None = None,
         routers: Mapping[str, Routed] | None = None,
         tasks: TaskModel | None = None,
+        sources: Sources | None = None,
     ) -> None:
-        self.engine = engine_for(journal, ring, secrets, history, routers, tasks)
+        self.engine = engine_for(journal, ring, secrets, history, routers, tasks, sources)
         self._catalog = catalog
         self._running = False
 
@@ -94,6 +96,7 @@ class AsyncFleet:
             history=history,
             routers=plan.routers,
             tasks=plan.tasks,
+            sources=plan.sources,
         )
 
     @classmethod

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from semaforo.build.features import sources_of
 from semaforo.build.graphs import graph_of, graph_problems, imported
 from semaforo.build.routers import routers_of, task_model_of
 from semaforo.catalog import Catalog, Scaling
@@ -29,6 +30,7 @@ from semaforo.entities import (
     Cost,
     Exploration,
     Judging,
+    Look,
     Preference,
     Privacy,
     ReplicaSpec,
@@ -41,6 +43,7 @@ from semaforo.entities import (
 )
 from semaforo.entities.interface import INTERFACES, roles
 from semaforo.errors import ArtefactError
+from semaforo.features.plan import Sources
 from semaforo.graph.graph import RUNTIME
 from semaforo.repository import FORMATS, ModelFolder, measured, natural, runtime_of, verify
 from semaforo.repository.routers import Routed
@@ -66,6 +69,7 @@ class Blueprint(msgspec.Struct, frozen=True):
         history: Database of what is learned, or None.
         routers: Trained routers by task.
         tasks: What tells tasks apart, or None.
+        sources: What looks at requests.
         secrets: By variant id, options of the runtime that stay out of the catalog.
     """
 
@@ -77,6 +81,7 @@ class Blueprint(msgspec.Struct, frozen=True):
     history: Path | None = None
     routers: dict[str, Routed] = {}
     tasks: TaskModel | None = None
+    sources: Sources = Sources()
 
 
 def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> Blueprint:
@@ -94,10 +99,19 @@ def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> B
     settings = file.settings
     journal = file.folder / settings.journal if settings.journal else None
     routers, tasks = (routers_of(file), task_model_of(file)) if fitted else ({}, None)
+    sources = sources_of(file)
     catalog = catalog_of(file, noted=noted, fitted=fitted)
     history = file.folder / settings.history if settings.history else None
     return Blueprint(
-        catalog, file, journal, settings.explain.ring, _secrets(file, catalog), history, routers, tasks
+        catalog,
+        file,
+        journal,
+        settings.explain.ring,
+        _secrets(file, catalog),
+        history,
+        routers,
+        tasks,
+        sources,
     )
 
 
@@ -179,6 +193,12 @@ def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskTyp
         score_s=task.router.wait if task.router is not None else LOOK_S if explore.contextual else 0.0,
         embedding=task.router.embedding if task.router is not None else "",
         cache=_caching(task.cache),
+        looks={
+            name: Look(tensor.looks, tensor.rate)
+            for name, tensor in task.inputs.items()
+            if tensor.looks or tensor.rate
+        },
+        features=task.features,
         explore=explore,
         judge=Judging(task.judge.model, task.judge.share, task.judge.prompt)
         if task.judge is not None

@@ -12,6 +12,7 @@ from semaforo.build.catalog import Secrets
 from semaforo.entities import ReplicaSpec
 
 if TYPE_CHECKING:
+    from semaforo.features.plan import Sources
     from semaforo.live.engine import Engine
     from semaforo.live.handle import Handle, Sink
     from semaforo.repository.routers import Routed
@@ -38,6 +39,7 @@ def engine_for(
     history: Path | None = None,
     routers: Mapping[str, Routed] | None = None,
     tasks: TaskModel | None = None,
+    sources: Sources | None = None,
 ) -> Engine:
     """Make an engine whose replicas run where they say; it serves after ``engine.start(catalog)``.
 
@@ -49,5 +51,11 @@ def engine_for(
 
     store = HistoryStore(history) if history is not None else None
     return Engine(
-        handles(secrets), journal=journal, explain_ring=ring, history=store, routers=routers, tasks=tasks
+        handles(secrets),
+        journal=journal,
+        explain_ring=ring,
+        history=store,
+        routers=routers,
+        tasks=tasks,
+        sources=sources,
     )

@@ -42,7 +42,9 @@ def run(fleet: Path, host: str | None, http_port: int | None, grpc_port: int | N
 
 async def _serve(plan: Blueprint, settings: ServerSettings) -> None:
     console = Console(stderr=True, highlight=False)
-    engine = engine_for(plan.journal, plan.ring, plan.secrets, plan.history, plan.routers, plan.tasks)
+    engine = engine_for(
+        plan.journal, plan.ring, plan.secrets, plan.history, plan.routers, plan.tasks, plan.sources
+    )
     try:
         async with loading(engine, sum(scaling.least for scaling in plan.catalog.scaling.values())):
             await engine.start(plan.catalog)

@@ -28,6 +28,7 @@ from semaforo.config.settings import (
     PreferSettings,
     TaskSettings,
 )
+from semaforo.config.tensor import TensorSettings
 from semaforo.config.tensors import tensors_of
 from semaforo.entities import Privacy, devices_of
 from semaforo.entities.interface import INTERFACES, misfits
@@ -87,6 +88,7 @@ def _task(
             say((*here, side), "a chat task takes messages and has no tensors")
         for tensor, spec in tensors.items():
             _labels((*here, side, tensor), spec.type.shape, spec.labels, say)
+            _looks((*here, side, tensor), side, spec, say)
     if 0 < task.hedge < 1:
         say((*here, "hedge"), f"{task.hedge:g} would run a second copy of all work: take 0, or more than 1")
     _prefer((*here, "prefer"), task.prefer, given, say)
@@ -160,6 +162,20 @@ def _labels(here: tuple[str, ...], shape: tuple[int, ...], labels: tuple[str, ..
         say((*here, "labels"), f"{len(labels)} labels for {shape[-1]} classes")
     if len(set(labels)) < len(labels):
         say((*here, "labels"), "a label stands twice")
+
+
+def _looks(here: tuple[str, ...], side: str, tensor: TensorSettings, say: Say) -> None:
+    for key in ("looks", "rate"):
+        if side == "outputs" and getattr(tensor, key):
+            say((*here, key), "is said of inputs: an output is not looked at")
+    words = tensor.type.dtype == "BYTES"
+    if words and tensor.looks in ("table", "tensor"):
+        say((*here, "looks"), f"bytes are no {tensor.looks}: take text, image, audio or none")
+    if tensor.looks == "text" and not words:
+        say(
+            (*here, "looks"),
+            f"{tensor.type.dtype.lower()} is no text: take tensor, table, image, audio or none",
+        )
 
 
 def _prefer(

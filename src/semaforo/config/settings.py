@@ -164,6 +164,10 @@ class TaskSettings(_Settings, frozen=True, kw_only=True):
     outputs: Annotated[dict[str, TensorSettings], Key("Tensors an answer holds.")] = {}
     prefer: Annotated[PreferSettings, Key("What to prefer among variants in contract.")] = PreferSettings()
     router: Annotated[RouterSettings | None, Key("Predicts which model does best on each request.")] = None
+    features: Annotated[str, Key(
+        "`module:function` or `file.py:function` that says more of a request, as numbers by name: it is given the "
+        "inputs by name, each `(rows, …)`, or the body of a chat.", forms.IMPORT,
+    )] = ""  # fmt: skip
     cache: Annotated[CacheSettings, Key("Answers that are given again.")] = CacheSettings()
     explore: Annotated[ExploreSettings, Key("What may be tried for the sake of learning.")] = (
         ExploreSettings()

@@ -5,7 +5,7 @@ from semaforo.entities.contract import Contract, Exploration, Preference, Priori
 from semaforo.entities.replica import ReplicaSpec, ReplicaState, ReplicaView, devices_of
 from semaforo.entities.request import Ref, Request
 from semaforo.entities.step import RemainingPath, Step
-from semaforo.entities.task import Caching, Judging, Semantics, TaskType
+from semaforo.entities.task import Caching, Judging, Look, Semantics, TaskType
 from semaforo.entities.tensor import DTYPES, Signature, TensorSpec
 from semaforo.entities.variant import BatchProfile, Cost, Profile, StreamProfile, Variant
 
@@ -17,6 +17,7 @@ __all__ = [
     "Cost",
     "DTYPES",
     "Exploration",
+    "Look",
     "Preference",
     "Priority",
     "Privacy",

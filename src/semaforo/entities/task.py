@@ -61,6 +61,19 @@ class Judging(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt: str
 
 
+class Look(msgspec.Struct, frozen=True, omit_defaults=True):
+    """As what an input is looked at.
+
+    Attributes:
+        kind: ``image``, ``audio``, ``table``, ``tensor``, ``text``, the name of an extractor of one's own,
+            ``none`` = not at all, or "" = as its type says.
+        rate: Samples of a sound in a second; 0 = not known.
+    """
+
+    kind: str = ""
+    rate: float = 0.0
+
+
 class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a client asks for by name.
 
@@ -80,6 +93,8 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
         cache: How answers are kept to be given again.
         embedding: Task, model or alias that embeds requests for their predictions; "" = none.
         score_s: Seconds a request may be held for predicted qualities (`Score`); 0 = do not ask.
+        looks: As what inputs are looked at, where the fleet file says.
+        features: Source of a function of one's own that looks at whole requests; "" = none.
     """
 
     name: str
@@ -96,3 +111,5 @@ class TaskType(msgspec.Struct, frozen=True, omit_defaults=True):
     cache: Caching = Caching()
     embedding: str = ""
     judge: Judging | None = None
+    looks: dict[str, Look] = {}
+    features: str = ""

@@ -5,7 +5,7 @@ What a text looks like is left to whoever needs it: a predictor counts its words
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,17 @@ def chat_signals(body: Mapping[str, Any]) -> Signals:
 
 def tensor_signals(arrays: Mapping[str, NDArray[Any]]) -> Signals:
     """Return the signals of tensors ``(rows, …)``: the texts among them as one, and numbers of the others."""
-    texts: list[str] = []
     numbers: dict[str, float] = {}
     for name, array in arrays.items():
-        if array.dtype == object:
-            texts += [_word(item) for item in array.ravel()[:_MOST_TEXTS].tolist()]
-        elif array.dtype.kind in "fiub" and array.size:
+        if array.dtype.kind in "fiub" and array.size:
             numbers |= array_numbers(name, array)
-    return Signals("\n".join(texts), numbers)
+    return Signals(text_of(arrays.values()), numbers)
+
+
+def text_of(arrays: Iterable[NDArray[Any]]) -> str:
+    """Return the words in arrays of objects ``(rows, …)`` as one text, of others nothing."""
+    words = (array.ravel()[:_MOST_TEXTS].tolist() for array in arrays if array.dtype == object)
+    return "\n".join(_word(item) for items in words for item in items)
 
 
 def _text_of(message: Mapping[str, Any]) -> str:

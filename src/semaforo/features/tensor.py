@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_TOO_LARGE = 1e150
+# Its square can still be added up.
 MOST_VALUES = 1 << 16
 """Values of one tensor that are looked at; of a larger one every k-th is."""
 
@@ -15,13 +17,13 @@ def array_numbers(name: str, array: NDArray[Any]) -> dict[str, float]:
     """Return the features of a tensor ``(rows, …)`` of numbers as ``name.feature``.
 
     ``size`` values of a row (log), ``mean``, ``std``, ``least``, ``most``, ``missing`` (share that is no finite
-    number), ``zeros`` (share), ``rough`` (mean step between neighbours over the spread), ``peak`` (largest distance
-    from the mean over the spread).
+    number, or too large to reckon with), ``zeros`` (share), ``rough`` (mean step between neighbours over the
+    spread), ``peak`` (largest distance from the mean over the spread).
     """
     values = array.reshape(-1)
     step = max(1, values.size // MOST_VALUES)
     seen = values[::step].astype(np.float64)
-    good = np.isfinite(seen)
+    good = np.abs(seen) < _TOO_LARGE
     missing = 1.0 - float(good.mean())
     if missing:
         seen = seen[good]

@@ -36,6 +36,7 @@ from semaforo.core.events import (
 from semaforo.core.state import History
 from semaforo.entities import Priority, ReplicaSpec, Request
 from semaforo.errors import NotFound
+from semaforo.features.plan import Sources
 from semaforo.graph import graph
 from semaforo.live.answer import Answer, Waiter
 from semaforo.live.cache import Said
@@ -48,6 +49,7 @@ from semaforo.live.inbox import Inbox
 from semaforo.live.journal import JournalWriter
 from semaforo.live.learning import Again, Learning
 from semaforo.live.load import LoadMeter
+from semaforo.live.looking import Cost
 from semaforo.live.meanings import Figures
 from semaforo.live.operations import Operations
 from semaforo.live.rollouts import Rollouts
@@ -73,6 +75,7 @@ class Engine:
         journal: File to record every decision in, or None.
         explain_ring: Explanations to keep.
         routers: Trained routers by task.
+        sources: What looks at payloads, so that routers know what they hold; None = what is built in.
         tasks: What tells tasks apart, for requests that name none.
         history: Where what is learned is kept over restarts, or None; it is closed with the engine.
     """
@@ -85,6 +88,7 @@ class Engine:
         explain_ring: int = 4096,
         history: HistoryStore | None = None,
         routers: Mapping[str, Routed] | None = None,
+        sources: Sources | None = None,
         tasks: TaskModel | None = None,
     ) -> None:
         self.tasks = tasks
@@ -100,7 +104,9 @@ class Engine:
         self._waiters: dict[str, Callable[[Answer], None]] = {}
         self._inbox = Inbox(self._dispatcher.state, self._tell, self._lost)
         self._streams = self._inbox.streams
-        self._learning = Learning(self._dispatcher.state, self.ring, self._tell, self, history, routers or {})
+        self._learning = Learning(
+            self._dispatcher.state, self.ring, self._tell, self, history, routers or {}, sources
+        )
         self._ids = itertools.count(1)
         self._prefix = secrets.token_hex(4)
         self._hurry: Callable[[], None] | None = None
@@ -336,6 +342,10 @@ class Engine:
     def likened(self) -> dict[str, Figures]:
         """Return by task what came of giving answers to requests that mean the same."""
         return self._learning.likened()
+
+    def looks(self) -> Mapping[tuple[str, str], Cost]:
+        """Return what looking at requests has cost, by task and extractor."""
+        return self._learning.looking.costs
 
     @property
     def rollouts(self) -> Rollouts:

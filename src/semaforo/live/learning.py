@@ -20,12 +20,14 @@ from semaforo.core.effects import Believed, Decided, Finish, Score
 from semaforo.core.events import DispatcherEvent, Feedback, Remembered, Scored
 from semaforo.core.state import State
 from semaforo.entities import Priority, Request, Step
+from semaforo.features.plan import Sources
 from semaforo.live.answer import Answer
 from semaforo.live.cache import REPLICA, SEMANTIC, Answers, Kept, Said
 from semaforo.live.comparing import Comparing
 from semaforo.live.embedding import Embeddings, RouterEmbeddings
 from semaforo.live.feedback import SHADOW, Opinion, Opinions
 from semaforo.live.judging import Judging
+from semaforo.live.looking import Looking
 from semaforo.live.meanings import Figures, Meanings
 from semaforo.live.memory import Memory
 from semaforo.live.rollouts import Rollouts
@@ -77,9 +79,11 @@ class Learning:
         asks: The engine.
         history: Where what is learned is kept, or None.
         routers: Trained routers by task.
+        sources: What looks at payloads; None = what is built in.
 
     Attributes:
         rollouts: The routers as they serve.
+        looking: Looks at payloads.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Learning:
         asks: Asks,
         history: HistoryStore | None,
         routers: Mapping[str, Routed],
+        sources: Sources | None = None,
     ) -> None:
         self._state = state
         self._ring = ring
@@ -100,10 +105,11 @@ class Learning:
         self._opinions.archive = self._memory
         self._opinions.routed = routers.keys()
         self.rollouts = Rollouts(routers)
+        self.looking = Looking(sources or Sources(), lambda name: state.catalog.tasks.get(name))
         self._embeddings = Embeddings(state, asks)
         embeds = RouterEmbeddings(state, self._embeddings, self.rollouts.levels)
         self._scoring = Scoring(
-            self.rollouts, self._task_of, self._scored, keeps=history is not None, embeds=embeds
+            self.rollouts, self._task_of, self._scored, self.looking, keeps=history is not None, embeds=embeds
         )
         self._before = Answers(state, ring.size)
         self._comparing = Comparing(asks)
@@ -129,6 +135,7 @@ class Learning:
 
     async def stop(self) -> None:
         """Write what is left."""
+        self.looking.close()
         self.quiet()
         if self._keeping is not None and self._memory is not None:
             self._keeping.cancel()

@@ -19,13 +19,15 @@ import msgspec
 from semaforo.core.effects import Score
 from semaforo.core.events import Scored
 from semaforo.features.context import context_of
-from semaforo.features.extract import chat_signals, tensor_signals
 from semaforo.features.signals import Signals
 from semaforo.features.text import text_numbers
 from semaforo.live.embedding import Embedding
+from semaforo.live.looking import Looking, Seen, signals_of
 from semaforo.live.rollouts import Rollouts
 from semaforo.routing.scorer import Scorer
-from semaforo.wire.payload import Chat, Payload
+from semaforo.wire.payload import Payload
+
+__all__ = ["Scoring", "column_of", "gains_of", "signals_of"]
 
 log = logging.getLogger("semaforo.routing")
 
@@ -50,6 +52,7 @@ class Scoring:
         rollouts: The routers of tasks.
         task_of: Returns the task of a live request, or None.
         tell: Tells the dispatcher.
+        looking: Looks at payloads.
         keeps: Whether what was seen of a request is kept until `signals` asks for it.
         embeds: Asks for embeddings of requests whose router looks at them.
     """
@@ -59,6 +62,7 @@ class Scoring:
         rollouts: Rollouts,
         task_of: Callable[[str], str | None],
         tell: Callable[[Scored], None],
+        looking: Looking,
         *,
         keeps: bool = False,
         embeds: Embeds | None = None,
@@ -69,6 +73,7 @@ class Scoring:
         self._rollouts = rollouts
         self._task_of = task_of
         self._tell = tell
+        self._looking = looking
         self._asked: list[tuple[Score, Payload | None]] = []
         self._signals: dict[str, Signals] = {}
 
@@ -96,14 +101,30 @@ class Scoring:
             if task is None:
                 continue
             try:
-                signals = signals_of(payload)
-                then = partial(self._embedded, task, effect, signals)
-                if self._embeds is None or not self._embeds.embed(task, effect, signals.text, then):
-                    looked.append((task, effect, signals))
+                seen = self._looking.look(task, payload, partial(self._late, task, effect))
             except Exception:
                 log.exception("request %s could not be looked at: it is routed as usual", effect.request)
                 self._tell(Scored(effect.request, {}))
+                continue
+            if seen is not None and not self._embed(task, effect, seen.signals):
+                looked.append((task, effect, seen.signals))
         self._score(looked)
+
+    def _late(self, task: str, effect: Score, seen: Seen) -> None:
+        """Go on with a request that took a thread to look at, if it still waits."""
+        if self._task_of(effect.request) is not None and not self._embed(task, effect, seen.signals):
+            self._score([(task, effect, seen.signals)])
+
+    def _embed(self, task: str, effect: Score, signals: Signals) -> bool:
+        """Ask for the embedding of a request; tell whether it goes on once that is there."""
+        if self._embeds is None:
+            return False
+        then = partial(self._embedded, task, effect, signals)
+        try:
+            return self._embeds.embed(task, effect, signals.text, then)
+        except Exception:
+            log.exception("request %s could not be embedded: it is routed without", effect.request)
+            return False
 
     def _embedded(self, task: str, effect: Score, signals: Signals, found: Embedding | None) -> None:
         if not self._looked:
@@ -127,20 +148,16 @@ class Scoring:
                 log.exception("the router of '%s' failed: requests are routed as usual", task)
                 scored = [Scored(effect.request, {}, 0.0) for effect, _ in found]
             for (effect, signals), event in zip(found, scored, strict=True):
-                if self._keeps and len(self._signals) < _MOST_KEPT:
+                # What comes after the request has ended would be asked for by nobody.
+                if (
+                    self._keeps
+                    and len(self._signals) < _MOST_KEPT
+                    and self._task_of(effect.request) is not None
+                ):
                     self._signals[effect.request] = signals
                 if effect.context:
                     event = msgspec.structs.replace(event, context=context_of(_numbers(signals), event.gain))
                 self._tell(event)
-
-
-def signals_of(payload: Payload | None) -> Signals:
-    """Return what is known of a payload."""
-    if payload is None:
-        return Signals()
-    if isinstance(payload, Chat):
-        return chat_signals(payload.body)
-    return tensor_signals(payload.arrays)
 
 
 def _numbers(signals: Signals) -> Mapping[str, float]:

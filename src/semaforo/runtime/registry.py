@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from semaforo.errors import RuntimeLoadError, nearest
+from semaforo.plugins import installed, loaded
 from semaforo.runtime.base import Runtime
 
 GROUP = "semaforo.runtimes"
@@ -28,9 +28,7 @@ EXTRAS = {"torch": "torch", "sklearn": "sklearn", "lightgbm": "trees", "xgboost"
 
 def runtimes() -> dict[str, EntryPoint]:
     """Return every runtime that is installed, by name; nothing is imported."""
-    found = {name: EntryPoint(name, value, GROUP) for name, value in BUILT_IN.items()}
-    found.update({point.name: point for point in entry_points(group=GROUP)})
-    return found
+    return installed(GROUP, BUILT_IN)
 
 
 def runtime(name: str) -> Runtime:
@@ -45,13 +43,12 @@ def runtime(name: str) -> Runtime:
         raise RuntimeLoadError(
             f"no runtime is named '{name}'.{nearest(name, known)} Installed: {', '.join(sorted(known))}"
         )
-    module, _, attribute = point.value.partition(":")
     try:
-        cls = getattr(import_module(module), attribute)
+        cls = loaded(point)
     except (ImportError, AttributeError) as error:
         raise RuntimeLoadError(
             f"the runtime '{name}' ({point.value}) cannot be imported here: {error}"
             + (f"; pip install 'semaforo[{EXTRAS[name]}]'" if name in EXTRAS else "")
         ) from error
-    loaded: Runtime = cls()
-    return loaded
+    found: Runtime = cls()
+    return found
