@@ -18,6 +18,7 @@ tasks:
     outputs: {label: int64}
     prefer:  {maximise: quality}
     router:  ROUTER
+devices: {cpu: {price: 1/h}}
 models:
   small: {task: answer, python: "both.py:small", quality: 0.85, isolation: inline}
   large: {task: answer, python: "both.py:large", quality: 0.9, isolation: inline}

@@ -15,7 +15,10 @@ import httpx
 import pytest
 
 from router_fleet import routers, shelved, stated
+from semaforo import Fleet
 from semaforo.build import blueprint
+from semaforo.cli import router as commands
+from semaforo.errors import InvalidRequest, NotFound
 from semaforo.server.settings import KeySettings, ServerSettings
 from served_fleet import Served, serving
 
@@ -32,14 +35,14 @@ def served(place: Path) -> Iterator[Served]:
         yield found
 
 
-def semaforo(served: Served, *words: str, code: int = 0) -> str:
+def semaforo(served: Served, *words: str) -> str:
     """Run a command on the server and return what it says."""
     done = subprocess.run(
         [sys.executable, "-m", "semaforo", "router", *words, "--url", served.url],
         capture_output=True, text=True, timeout=50, check=False, env={**os.environ, "COLUMNS": "160"},
     )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    return done.stdout if not code else done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def ask(http: httpx.Client, text: str) -> httpx.Response:
@@ -59,15 +62,21 @@ def change(http: httpx.Client, what: str, **body: Any) -> dict[str, Any]:
     return found
 
 
-def test_the_commands(served: Served) -> None:
+def test_the_commands(
+    served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     listed = semaforo(served, "list")
     assert "in service" in listed
     assert "score 0.9" in listed
-    tried = semaforo(served, "candidate", "answer", "2", "--share", "0.2")
+    commands.candidate("answer", "2", share=0.2, url=served.url)
+    tried = capsys.readouterr().out
     assert "2 decides 20% of the requests, promoted by hand" in tried
     assert "verdict: cannot tell yet" in tried
-    assert "2 promoted: looks fine" in semaforo(served, "promote", "answer", "--why", "looks fine")
-    back = json.loads(semaforo(served, "rollback", "answer", "--json"))
+    commands.promote("answer", why="looks fine", url=served.url)
+    assert "2 promoted: looks fine" in capsys.readouterr().out
+    commands.rollback("answer", url=served.url, as_json=True)
+    back = json.loads(capsys.readouterr().out)
     assert (back["in_service"]["name"], back["before"]) == ("1", None)
     assert [e["what"] for e in back["ended"]] == ["promoted", "rolled back"]
 
@@ -127,7 +136,52 @@ def test_what_is_wrong_is_refused_and_the_old_one_serves_on(served: Served, plac
             answer = http.post(path, json=body)
             assert (answer.status_code, message in answer.text) == (status, True), answer.text
     assert now(served)["in_service"]["name"] == "1"
-    assert "Nothing has changed" in semaforo(served, "candidate", "answer", "broken.router", code=1)
+    with pytest.raises(InvalidRequest, match="Nothing has changed: 1 serves 'answer'"):
+        commands.candidate("answer", "broken.router", url=served.url)
+
+
+def test_the_frontier_of_a_running_fleet(
+    served: Served, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with httpx.Client(base_url=served.url) as http:
+        answers = [ask(http, f"green car {'hard' if i % 3 else 'easy'}") for i in range(6)]
+        said = {"request_id": answers[0].headers["semaforo-request-id"], "score": 1.0}
+        http.post("/semaforo/v1/feedback", json=said).raise_for_status()
+        found = http.get("/semaforo/v1/frontier", params={"task": "answer"}).json()["tasks"][0]
+        assert http.get("/semaforo/v1/frontier", params={"task": "anser"}).status_code == 404
+    assert {v["variant"].split("/")[0] for v in found["variants"]} == {"small", "large"}
+    assert all(v["low"] < v["quality"] < v["high"] for v in found["variants"])
+    assert all(v["cost"] > 0.0 and v["latency_s"] > 0.0 for v in found["variants"])
+    assert sum(v["share"] for v in found["variants"]) == pytest.approx(1.0)
+    now = found["now"]
+    assert now["answers"] >= 6
+    assert now["judged"] >= 1
+    # The router knows which of the two is right, which no mixture does.
+    assert now["quality"] > max(v["quality"] for v in found["variants"])
+    assert found["aim"]["goal"] == "the best"
+    drawn = place / "frontier.png"
+    commands.frontier(None, task="answer", png=drawn, url=served.url)
+    shown = capsys.readouterr().out
+    assert "goal: the best" in shown
+    assert "now: quality" in shown
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_frontier_of_a_history(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Fleet.open(place / "fleet.yaml", journal=False) as fleet:
+        for i in range(4):
+            answer = fleet.infer("answer", text=f"tree {'hard' if i % 2 else 'easy'}")
+            fleet.feedback(answer, score=1.0)
+    commands.frontier(place / "history.db", task="answer", as_json=True)
+    found = json.loads(capsys.readouterr().out)[0]
+    assert {v["variant"].split("/")[0]: v["feedback"] for v in found["variants"]} == {"small": 2, "large": 2}
+    assert found["now"]["score"] == 1.0
+    commands.frontier(place / "history.db")
+    assert "now: quality" in capsys.readouterr().out
+    with pytest.raises(NotFound, match="no answers of 'answers' lately"):
+        commands.frontier(place / "history.db", task="answers")
+    with pytest.raises(InvalidRequest, match="needs a table"):
+        commands.frontier(None, file=place / "broken.router")
 
 
 def test_only_operators_change_routers(place: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from semaforo.cli.options import DEFAULT_URL, ApiKey, Url
+from semaforo.errors import InvalidRequest
 
 router = typer.Typer(
     name="router", help="Train routers, judge them and roll them out.", no_args_is_help=True, rich_markup_mode=None,
@@ -75,21 +76,43 @@ def evaluate(
 
 
 @router.command(
-    epilog="Example: semaforo router frontier scores.parquet --router routers/chat.router --png f.png"
+    epilog="Examples: semaforo router frontier --url http://127.0.0.1:8080 --png f.png · semaforo router frontier "
+    "history.db · semaforo router frontier scores.parquet --router routers/chat.router"
 )
 def frontier(
-    table: TableArgument,
+    table: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[TABLE]",
+            show_default=False,
+            help="Scores as for `train`, or the history of a fleet (.db); a running server where left out.",
+        ),
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option("--router", metavar="FILE", help="The router; trained out of fold if none."),
     ] = None,
+    task: Annotated[str, typer.Option(help="Only this task of a fleet.")] = "",
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw it here.")] = None,
     as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
 ) -> None:
-    """Show what quality can be had at which cost."""
-    from semaforo.cli.router_run import run_frontier
+    """Show what quality can be had at which cost: in a table of scores, or in a fleet and where it stands."""
+    if table is None and file is not None:
+        raise InvalidRequest("--router needs a table of scores to judge it by: name one")
+    if table is None:
+        from semaforo.cli.router_frontier import run_of_server
 
-    run_frontier(table, file, png, as_json)
+        run_of_server(url, key, task, png, as_json)
+    elif table.suffix == ".db" and file is None:
+        from semaforo.cli.router_frontier import run_of_history
+
+        run_of_history(table, task, png, as_json)
+    else:
+        from semaforo.cli.router_run import run_frontier
+
+        run_frontier(table, file, png, as_json)
 
 
 @router.command(epilog="Example: semaforo router tasks fleet.yaml -o tasks.model")

@@ -267,14 +267,39 @@ def read_answers(path: Path) -> list[Served]:
     Raises:
         ConfigError: It cannot be read, or is no history.
     """
+    rows = _read(path, f"SELECT {_COLUMNS} FROM answers WHERE score IS NOT NULL ORDER BY seq")
+    return [_served(row) for row in rows]
+
+
+def read_lately(path: Path, most: int) -> list[Served]:
+    """Return the latest answers of a history in order, though a fleet may be writing it.
+
+    Raises:
+        ConfigError: It cannot be read, or is no history.
+    """
+    rows = _read(path, f"SELECT {_COLUMNS} FROM answers ORDER BY seq DESC LIMIT {int(most)}")
+    return [_served(row) for row in reversed(rows)]
+
+
+def read_known(path: Path) -> dict[str, History]:
+    """Return what a history knows of variants by id, though a fleet may be writing it.
+
+    Raises:
+        ConfigError: It cannot be read, or is no history.
+    """
+    rows = _read(path, "SELECT variant, history FROM variants")
+    try:
+        return {variant: msgspec.msgpack.decode(blob, type=History) for variant, blob in rows}
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} cannot be read as a history: {error}") from None
+
+
+def _read(path: Path, query: str) -> list[Any]:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as db:
-            rows = db.execute(
-                f"SELECT {_COLUMNS} FROM answers WHERE score IS NOT NULL ORDER BY seq"
-            ).fetchall()
+            return db.execute(query).fetchall()
     except sqlite3.Error as error:
         raise ConfigError(f"{path} cannot be read as a history: {error}") from None
-    return [_served(row) for row in rows]
 
 
 def _served(row: Sequence[Any]) -> Served:

@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | GET fleet | read | tasks, models with versions and variants, replicas |
 | GET figures | read | counters and what is going on now (`semaforo.server.figures`) |
+| GET frontier?task=T | read | what quality costs, and where the fleet stands (`semaforo.server.frontier`) |
 | GET routers, POST routers/{task}/… | read, operate | trained routers (`semaforo.server.routers`) |
 | POST feedback, GET quality | infer, read | what answers were worth (`semaforo.server.feedback`) |
 | GET decisions?limit=20 | read | the latest decisions, newest first |
@@ -30,7 +31,7 @@ from semaforo.features.signals import Signals
 from semaforo.live.auto import candidates, is_auto
 from semaforo.observe.explain import Explanation, render
 from semaforo.routing.tasks import Given, infer
-from semaforo.server import feedback, figures, routers
+from semaforo.server import feedback, figures, frontier, routers
 from semaforo.server.http import HttpRequest, Response, Route, json_response
 from semaforo.server.inference import Inference
 from semaforo.server.shown import shown
@@ -214,6 +215,7 @@ def routes(engine: Engine, inference: Inference, v2: V2) -> list[Route]:
         Route("GET", f"{at}/fleet", "read", admin.fleet),
         *figures.routes(engine),
         *feedback.routes(engine),
+        *frontier.routes(engine),
         *routers.routes(engine),
         Route("GET", f"{at}/decisions", "read", admin.decisions),
         Route("GET", f"{at}/decisions/{{id}}", "read", admin.decision),

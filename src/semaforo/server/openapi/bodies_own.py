@@ -30,6 +30,22 @@ class Qualities(msgspec.Struct):
     variants: list[dict[str, Any]]
 
 
+class FrontierOfTask(msgspec.Struct):
+    """What quality can be had at which cost in a task, where the fleet stands, and what its goal aims at."""
+
+    task: str
+    variants: list[dict[str, Any]]
+    mixing: list[dict[str, Any]]
+    now: dict[str, Any] | None
+    aim: dict[str, Any] | None
+
+
+class Frontiers(msgspec.Struct):
+    """The frontiers of tasks."""
+
+    tasks: list[FrontierOfTask]
+
+
 class RouterOfTask(msgspec.Struct):
     """The routers of a task: in service, tried, on the shelf; `tryout` has the verdict on the candidate."""
 

@@ -207,6 +207,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Show what variants have shown themselves to be worth.",
         gives=own.Qualities,
     ),
+    ("GET", f"{_AT}/frontier"): Operation(
+        _ADMIN,
+        "What quality costs, and where the fleet stands",
+        gives=own.Frontiers,
+        query={"task": ({"type": "string"}, "Only this task.")},
+    ),
     ("GET", f"{_AT}/routers"): Operation(
         _ADMIN, "Trained routers: in service, candidates, verdicts", gives=own.Routers
     ),
