@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table as Shown
 
 from semaforo.errors import InvalidRequest
+from semaforo.features.language import language_of
 from semaforo.features.signals import Signals
+from semaforo.features.text import text_numbers
 from semaforo.repository.examples import read_table
 from semaforo.routing import metrics
 from semaforo.routing.cascade import cascade_table
@@ -198,14 +200,14 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
         "levels": {part: float(predictor.inside[i, 0]) for i, part in enumerate(PARTS)},
     }  # fmt: skip
     if prompt:
-        scorer, signals = Scorer(predictor), [Signals(prompt)]
+        scorer, signals, looks = Scorer(predictor), [Signals(prompt)], text_numbers(prompt)
         scores, trust = scorer.predict(task, signals)
         begun = time.perf_counter()
         for _ in range(100):
             scorer.predict(task, signals)
         told |= {
             "predicted": dict(zip(predictor.models, scores[0].tolist(), strict=True)), "trust": float(trust[0]),
-            "us": 1e4 * (time.perf_counter() - begun),
+            "us": 1e4 * (time.perf_counter() - begun), "language": language_of(looks), "code": looks["text.code"],
         }  # fmt: skip
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
@@ -229,7 +231,8 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
         shown.add_row(model, *cells)
     out.print(shown)
     if prompt:
-        out.print(f"{told['trust']:.0%} in its domain; predicted in {told['us']:.0f} µs")
+        written = f"{told['language'] or 'language not told'}, {told['code']:.0%} like code"
+        out.print(f"{told['trust']:.0%} in its domain; {written}; predicted in {told['us']:.0f} µs")
 
 
 def _embedded(predictor: Predictor) -> dict[str, float]:

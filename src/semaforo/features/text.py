@@ -13,6 +13,8 @@ from math import log1p, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from semaforo.features.language import LANGUAGE_NUMBERS, language_vector
+
 REACH = 4000
 """Characters at each end of a text that are looked at."""
 
@@ -58,7 +60,7 @@ TEXT_NUMBERS = (
     "text.beyond_latin", "text.questions", "text.stops", "text.commas", "text.blanks", "text.quotes",
     "text.variety", "text.line_mean", "text.line_spread", "text.line_max", "text.line_min",
     "text.first_line", "text.negations", "text.asking", "text.computing", "text.persons",
-    "text.conditions",
+    "text.conditions", *LANGUAGE_NUMBERS,
 )  # fmt: skip
 """Names of the features, in the order of `text_vector`."""
 
@@ -107,6 +109,7 @@ def text_vector(text: str, words: list[str] | None = None) -> NDArray[np.float64
         min(counts[_QUOTE], 20), len(unlike) / n, line, _spread(rest, line), max(rest), min(rest), lines[0],
         _often(words, unlike, _NEGATIONS), _often(words, unlike, _QUESTIONS), _often(words, unlike, _COMPUTING),
         _often(words, unlike, _PERSONS), _often(words, unlike, _CONDITIONS),
+        *language_vector(seen, unlike),
     ], np.float64)  # fmt: skip
 
 

@@ -74,6 +74,7 @@ class Predictor(msgspec.Struct, frozen=True):
         linear: (v, h) weights of words.
         topics, neighbours: See there; None where they were of no use.
         features: Names of features beside those of the text.
+        looks: How many features of a text the trees know; those that later versions add come after them.
         trees: (h,) boosted trees.
         inside: (parts, h) weights of the stack in the domain of training.
         outside: (parts, h) the same out of it.
@@ -96,6 +97,7 @@ class Predictor(msgspec.Struct, frozen=True):
     outside: Floats
     domain: Floats
     embedded: Embedded | None = None
+    looks: int = 29
 
     def usual(self, task: str) -> Floats:
         """Return the mean scores ``(m,)`` of a task, or of all tasks where it is not known."""

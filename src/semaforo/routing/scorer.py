@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semaforo.features.signals import Signals
-from semaforo.features.text import TEXT_NUMBERS, text_vector, words_of
+from semaforo.features.text import text_vector, words_of
 from semaforo.routing.predictor import PARTS, Predictor
 from semaforo.routing.trees import Forest
 
@@ -88,7 +88,7 @@ class Scorer:
 
     def _look(self, task: str, signal: Signals) -> tuple[Floats, float]:
         """Return what each level says of a request ``(parts, h)``, and the trust in it."""
-        predictor, h, looks = self.predictor, self._h, len(TEXT_NUMBERS)
+        predictor, h, looks = self.predictor, self._h, self.predictor.looks
         levels = np.zeros((len(PARTS), h))
         given = looks + len(predictor.features)
         row = np.empty(given + (len(PARTS) - 1) * h)
@@ -98,7 +98,7 @@ class Scorer:
         unknown, group, nearest = 0.0, 1.0, 1.0
         if predictor.words is not None and signal.text:
             words = words_of(signal.text)
-            row[:looks] = text_vector(signal.text, words)
+            row[:looks] = text_vector(signal.text, words)[:looks]
             at, values, unknown = predictor.words.vector(words)
             if self._matrix is not None:
                 found = values @ self._matrix.take(at, axis=0)

@@ -301,6 +301,7 @@ def _whole(
         topics=topics,
         neighbours=near,
         features=table.features,
+        looks=len(TEXT_NUMBERS),
         trees=tuple(trees),
         inside=inside,
         outside=outside,
