@@ -18,7 +18,8 @@ from router_fleet import routers, shelved, stated
 from semaforo import Fleet
 from semaforo.build import blueprint
 from semaforo.cli import router as commands
-from semaforo.errors import InvalidRequest, NotFound
+from semaforo.cli.check import run as check
+from semaforo.errors import ArtefactError, InvalidRequest, NotFound
 from semaforo.server.settings import KeySettings, ServerSettings
 from served_fleet import Served, serving
 
@@ -126,7 +127,7 @@ def test_what_is_wrong_is_refused_and_the_old_one_serves_on(served: Served, plac
     with httpx.Client(base_url=f"{served.url}/semaforo/v1/routers") as http:
         for path, body, status, message in (
             ("answer/candidate", {"candidate": "broken.router"}, 400, "is no trained router"),
-            ("answer/candidate", {"candidate": "../../etc/passwd"}, 400, "no router is"),
+            ("answer/candidate", {"candidate": "../../etc/passwd"}, 400, "outside the folder"),
             ("answer/candidate", {"candidate": "1"}, 409, "in service"),
             ("answer/candidate", {"candidat": "1"}, 400, "not a change of a router"),
             ("answer/candidate", {"candidate": "2", "promote": "maybe"}, 400, "not a change of a router"),
@@ -182,6 +183,16 @@ def test_the_frontier_of_a_history(place: Path, capsys: pytest.CaptureFixture[st
         commands.frontier(place / "history.db", task="answers")
     with pytest.raises(InvalidRequest, match="needs a table"):
         commands.frontier(None, file=place / "broken.router")
+
+
+def test_a_folder_stands_for_its_newest_version(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (place / "routers/chat", place / "routers/chat/3"):
+        commands.explain(folder, as_json=True)
+        assert json.loads(capsys.readouterr().out)["made"] == "2026-01-01"
+    with pytest.raises(ArtefactError, match=r"holds no \.router file"):
+        commands.explain(place / "routers")
+    check(place / "fleet.yaml", upstreams=False)
+    assert "in service" in capsys.readouterr().out
 
 
 def test_only_operators_change_routers(place: Path) -> None:

@@ -117,9 +117,10 @@ def test_a_bad_candidate_is_rolled_back_and_stays_so(place: Path) -> None:
     spoke, course = asyncio.run(again())
     assert spoke == {"1": 20}
     assert course.ended[0].name == "2"
-    found = replay(place / "journal.bin")
-    assert found.difference is None
-    assert found.kinds["Scored"] == 20
+    for name, scored in (("journal.bin", 20), ("journal.bin.1", 150)):
+        found = replay(place / name)
+        assert found.difference is None
+        assert found.kinds["Scored"] == scored
     # What was drawn is known, so that the log may judge other routers.
     chances = {round(a.propensity, 6) for a in read_answers(place / "history.db")}
     assert {0.3, 0.7} <= chances
@@ -146,6 +147,32 @@ def test_a_candidate_is_promoted_by_the_operator_and_rolled_back_again(place: Pa
             assert [e.what for e in rollouts.course("answer").ended] == ["promoted", "rolled back"]
 
     asyncio.run(live())
+
+
+def test_what_an_operator_did_stays_over_a_restart_until_the_fleet_file_says_otherwise(place: Path) -> None:
+    async def first() -> None:
+        async with AsyncFleet.open(stated(place, "{file: routers/chat, version: '2'}")) as fleet:
+            rollouts = fleet.engine.rollouts
+            await rollouts.propose("answer", Change("1"))
+            rollouts.promote("answer", "asked for")
+            await rollouts.propose("answer", Change("3", share=0.5, margin=0.1))
+            await serve(fleet, 12)
+
+    async def then(router: str) -> tuple[str, str, float, int, list[str]]:
+        async with AsyncFleet.open(stated(place, router)) as fleet:
+            course = fleet.engine.rollouts.course("answer")
+            rollout, tryout = course.rollout, course.tryout
+            return (
+                rollout.service.name,
+                rollout.candidate.name if rollout.candidate is not None else "",
+                rollout.share,
+                tryout.seen if tryout is not None else 0,
+                [e.name for e in course.ended],
+            )
+
+    asyncio.run(first())
+    assert asyncio.run(then("{file: routers/chat, version: '2'}")) == ("1", "3", 0.5, 12, ["1"])
+    assert asyncio.run(then("{file: routers/chat, version: '3'}")) == ("3", "", 0.0, 0, [])
 
 
 def test_a_better_candidate_takes_over_by_itself(place: Path) -> None:
@@ -181,6 +208,7 @@ def test_what_is_damaged_or_unfit_is_refused_and_the_old_one_serves_on(
                 (Change("foreign.router"), "was trained on a, b; the task has small, large"),
                 (Change("9"), "no router is '9'"),
                 (Change("../outside.router"), "outside the folder of the fleet file"),
+                (Change("../nothing.router"), "outside the folder of the fleet file"),
                 (Change("2", sha256="0" * 64), "has the digest"),
                 (Change("2", share=0.95), "a candidate decides 0 to 0.9"),
                 (Change("2", margin=2.0), "margin is 2"),

@@ -291,7 +291,11 @@ def scores(rng: Random, rig: Rig) -> DispatcherEvent:
     waiting = [i for i, a in rig.model.asked.items() if a.scoring and not a.outcome]
     rid = rng.choice(waiting) if waiting else some_request(rng, rig)
     gain = {v: rng.uniform(-1.0, 1.0) for v in rig.model.catalog.variants if rng.random() < 0.8}
-    return Scored(rid, gain, 1.0, random_context(rng))
+    context = random_context(rng)
+    if rng.random() < 0.5:
+        return Scored(rid, gain, 1.0, context)
+    beside = {v: rng.uniform(-1.0, 1.0) for v in rig.model.catalog.variants if rng.random() < 0.8}
+    return Scored(rid, gain, 1.0, context, router="1", other=rng.choice(("", "2")), beside=beside)
 
 
 def change(rng: Random, rig: Rig) -> DispatcherEvent:

@@ -58,6 +58,8 @@ def run(fleet: Path, upstreams: bool) -> None:
         found = runner.run(_load_all(plan, upstreams))
     console.print(_tasks(plan))
     console.print(_variants(plan, found))
+    if plan.routers:
+        console.print(_routers(plan))
     failed = [(spec, error.message) for spec, error in found if isinstance(error, SemaforoError)]
     problems = [_problem(plan, spec, text) for spec, message in failed for text in _apart(message)]
     if problems:
@@ -118,6 +120,19 @@ def _tasks(plan: Blueprint) -> Table:
         takes = ", ".join(map(str, task.inputs)) or "messages"
         gives = ", ".join(map(str, task.outputs)) or "messages"
         table.add_row(task.name, takes, gives, ", ".join(models))
+    return table
+
+
+def _routers(plan: Blueprint) -> Table:
+    table = Table("router of", "name", "", "sha256", "requests", "trained", box=box.SIMPLE_HEAD)
+    for task, routed in plan.routers.items():
+        rollout = routed.rollout
+        for loaded, role in ((rollout.service, "in service"), (rollout.candidate, "candidate")):
+            if loaded is not None:
+                router = loaded.router
+                table.add_row(
+                    task, loaded.name, role, loaded.digest[:12], f"{router.rows:,}", router.made[:10]
+                )
     return table
 
 

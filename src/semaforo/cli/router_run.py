@@ -19,6 +19,7 @@ from semaforo.features.language import language_of
 from semaforo.features.signals import Signals
 from semaforo.features.text import text_numbers
 from semaforo.repository.examples import read_table
+from semaforo.repository.routers import newest
 from semaforo.routing import metrics
 from semaforo.routing.cascade import cascade_table
 from semaforo.routing.embedded import PARTS as EMBEDDED
@@ -284,6 +285,7 @@ def _unseen(router: Router, table: Table) -> Table:
 
 def _router(path: Path) -> Router:
     try:
+        path = newest(path)
         return Router.decode(path.read_bytes(), str(path))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None

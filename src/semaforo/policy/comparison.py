@@ -59,7 +59,7 @@ class Comparison(msgspec.Struct):
 
     Attributes:
         margin: What the candidate may be behind and still count as not worse.
-        level: Probability (0…1) that any of what is said below is ever wrong.
+        level: Probability (0…1) with which its verdict may ever be wrong, and so may its interval.
         at: Differences that are bet on, ascending.
         above, below: For each of `at`, the capitals of the bets that the truth is above it, and below it.
         passed, failed: For each of `at`: shown to be above it; shown to be below it.
@@ -119,7 +119,7 @@ class Comparison(msgspec.Struct):
 
     @property
     def verdict(self) -> Verdict:
-        """What has been shown. Together with `interval` it is ever wrong with a probability of at most `level`."""
+        """What has been shown; it is ever wrong with a probability of at most `level`."""
         edge, zero = self.at.index(-self.margin), self.at.index(0.0)
         if self.failed[edge]:
             return "worse"
@@ -128,7 +128,10 @@ class Comparison(msgspec.Struct):
         return "not worse" if self.passed[edge] else "cannot tell yet"
 
     def interval(self) -> tuple[float, float]:
-        """Return the ends of what the difference may still be, as far as it stays the same over time."""
+        """Return the ends of what the difference may still be, where it stays the same over time.
+
+        They are ever wrong with a probability of at most `level`.
+        """
         low, high = -1.0, 1.0
         for d, passed in zip(self.at, self.passed, strict=True):
             if not passed:

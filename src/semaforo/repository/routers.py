@@ -88,9 +88,9 @@ class RouterShelf:
         """
         names = self.names()
         name = name or names[-1]
+        if within and name not in names:
+            self._check_within(name)
         path = self._path(name, names)
-        if within and name not in names and not path.resolve().is_relative_to(self._folder.resolve()):
-            raise ArtefactError(f"'{name}' is outside the folder of the fleet file: put the router there")
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -119,6 +119,10 @@ class RouterShelf:
                 found.append(About(name, error=str(error)))
         return found
 
+    def _check_within(self, name: str) -> None:
+        if not (self._folder / name).resolve().is_relative_to(self._folder.resolve()):
+            raise ArtefactError(f"'{name}' is outside the folder of the fleet file: put the router there")
+
     def _path(self, name: str, names: Sequence[str]) -> Path:
         path = self._folder / self._named
         if path.is_file() and name in names:
@@ -131,11 +135,29 @@ class RouterShelf:
                 f"{self._named} has {', '.join(names)}" if path.is_dir() else f"the task names {self._named}"
             )
             raise ArtefactError(f"no router is '{name}': it is no file in {self._folder}, and {has}")
-        there = sorted(file.name for file in (path / name).iterdir() if file.suffix == SUFFIX)
-        if len(there) != 1:
-            what = f"holds {', '.join(there)}" if there else f"holds no {SUFFIX} file"
-            raise ArtefactError(f"{path / name} {what}: put one router into the folder of a version")
-        return ModelFolder(path).file(name, there[0])
+        return ModelFolder(path).file(name, _only(path / name))
+
+
+def newest(path: Path) -> Path:
+    """Return the file of a router: the path itself, or that of the newest version in a folder.
+
+    Raises:
+        ArtefactError: The folder holds no version, or no single router.
+    """
+    if not path.is_dir():
+        return path
+    if any(file.suffix == SUFFIX for file in path.iterdir()):
+        return path / _only(path)
+    version = ModelFolder(path).versions()[-1]
+    return path / version / _only(path / version)
+
+
+def _only(folder: Path) -> str:
+    there = sorted(file.name for file in folder.iterdir() if file.suffix == SUFFIX)
+    if len(there) != 1:
+        what = f"holds {', '.join(there)}" if there else f"holds no {SUFFIX} file"
+        raise ArtefactError(f"{folder} {what}: put one router into the folder of a version")
+    return there[0]
 
 
 class Routed(msgspec.Struct, frozen=True):
