@@ -36,7 +36,7 @@ def lefty(x: np.ndarray) -> np.ndarray:
 
 
 def righty(x: np.ndarray) -> np.ndarray:
-    return np.full(len(x), 0 if broken.exists() else 1)
+    return np.full(len(x), 2 if broken.exists() else 1)
 
 
 def steady(x: np.ndarray) -> np.ndarray:
@@ -127,6 +127,6 @@ def test_a_model_that_gets_worse_loses_its_kind_and_has_it_back_when_it_is_good_
         during = [model for side, model, _ in asked(fleet, 150, 2) if side]
         assert during[40:].count("righty") < 0.3 * len(during[40:])
         (tmp_path / "broken").unlink()
-        asked(fleet, 200, 3)
+        asked(fleet, 300, 3)
         after = [model for side, model, _ in asked(fleet, 100, 4) if side]
         assert after.count("righty") > 0.5 * len(after)

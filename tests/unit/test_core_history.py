@@ -200,14 +200,13 @@ def test_a_change_makes_learning_begin_anew_and_other_kinds_of_requests_are_no_c
     assert history.quality is not None
     assert history.quality.changes == 0
     needed = 0
-    while needed < 12:
+    while history.quality.changes == 0 and needed < 30:
+        rig.tell(Feedback("past", SMALL, 0.0, context=EASY))
         needed += 1
-        if any(
-            isinstance(e, Believed) and e.changed
-            for e in rig.tell(Feedback("past", SMALL, 0.0, context=EASY))
-        ):
-            break
-    assert needed < 12
+        if needed == 8:
+            assert picked(rig, "meanwhile", EASY).considered[0].quality < 0.7
+    assert needed < 20
+    assert history.quality.mean < 0.1
     assert history.ridge is not None
     assert history.ridge.answers == 1.0
     assert picked(rig, "easy", EASY).pick == LARGE
@@ -244,7 +243,10 @@ def test_the_share_of_what_is_tried_holds() -> None:
         for n in range(600):
             found = picked(rig, f"q{n}", EASY if n % 2 else HARD)
             tried += found.reason == "tried"
-            assert found.propensity <= 0.1 if found.reason == "tried" else found.propensity >= 0.9
+            if found.reason == "tried":
+                assert found.propensity <= 0.1 + 1e-9
+            else:
+                assert found.propensity >= 0.9 - 1e-9
             rig.done(f"q{n}")
         assert tried <= 600 * 0.1 + 3 * (600 * 0.1 * 0.9) ** 0.5
         assert tried > 0

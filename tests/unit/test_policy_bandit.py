@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import msgspec
@@ -45,7 +46,7 @@ def test_it_learns_what_ridge_regression_does() -> None:
     assert np.allclose(mine.weights, theirs.weights()[0])
     x = {"a": 0.3, "b": -0.9, "c": 0.1}
     (guess,) = guesses([(mine, 0.4)], x)
-    assert guess.gain == pytest.approx(float(vector(x) @ theirs.weights()[0]))
+    assert guess.gain / mine.trust == pytest.approx(float(vector(x) @ theirs.weights()[0]))
     assert guess.spread == pytest.approx(NOISE * float(vector(x) @ theirs.covariance[0] @ vector(x)) ** 0.5)
 
 
@@ -59,11 +60,11 @@ def test_it_is_centred_on_what_is_believed_now() -> None:
     rows, scores = np.array([vector(g) for g, _ in seen]), np.array([s for _, s in seen])
     weights = np.linalg.solve(rows.T @ rows + RIDGE * np.eye(4), rows.T @ (scores - usual))
     (guess,) = guesses([(mine, usual)], x)
-    assert guess.gain == pytest.approx(float(vector(x) @ weights))
+    assert guess.gain / mine.trust == pytest.approx(float(vector(x) @ weights))
     # The error covers that of the estimate, taken exactly.
     a = np.linalg.inv(rows.T @ rows + RIDGE * np.eye(4))
     exact = NOISE * float(vector(x) @ a @ (rows.T @ rows) @ a @ vector(x)) ** 0.5
-    assert exact <= guess.error <= 2.0 * exact
+    assert exact <= guess.error / mine.trust <= 2.0 * exact
 
 
 def test_who_knows_nothing_says_what_the_posterior_says() -> None:
@@ -92,6 +93,39 @@ def test_rounding_does_not_pile_up() -> None:
     assert np.linalg.eigvalsh(inverse).min() > 0.0
     (guess,) = guesses([(mine, 0.5)], {"a": 0.2})
     assert abs(guess.gain) < 0.1
+
+
+def played(chance_of: Callable[[dict[str, float]], float], answers: int, seed: int) -> tuple[float, int]:
+    """Let scores come; return the squared error beyond that of the mean alone, and how often it began anew."""
+    rng, usual, anew, error = Random(seed), 0.65, 0, 0.0
+    mine = bandit.begun(usual)
+    for n in range(answers):
+        given = {f"f{k}": rng.gauss(0.0, 0.7) for k in range(MOST)}
+        chance = chance_of(given)
+        (guess,) = guesses([(mine, usual)], given)
+        if n >= answers // 2:
+            error += (usual + guess.gain - chance) ** 2 - (usual - chance) ** 2
+        score = float(rng.random() < chance)
+        if mine.tested(score, 1.0, usual, guess.gain):
+            mine, anew = bandit.begun(usual), anew + 1
+        mine.learn(given, score)
+    return error / (answers - answers // 2), anew
+
+
+def test_features_that_tell_nothing_do_no_harm() -> None:
+    for chance_of in (
+        lambda given: 0.65,
+        lambda given: 0.9 if given["f0"] * given["f1"] > 0.0 else 0.4,
+    ):
+        error, anew = played(chance_of, 1200, seed=1)
+        assert error < 1e-3
+        assert anew == 0
+
+
+def test_features_that_tell_much_are_trusted_for_good() -> None:
+    error, anew = played(lambda given: min(1.0, max(0.0, 0.65 + 0.35 * given["f0"])), 1200, seed=2)
+    assert error < -0.03
+    assert anew == 0
 
 
 def test_two_gateways_know_together_what_one_would() -> None:
@@ -183,7 +217,9 @@ def test_linucb_tries_what_could_be_best() -> None:
     known, unknown = spread_over(best, [sure, new], explore)
     assert known == pytest.approx(0.1 * FLOOR / 2)
     assert known + unknown == pytest.approx(0.1)
-    assert spread_over(best, [sure], explore) == [pytest.approx(0.1 * FLOOR)]
+    # Where nothing could be better, all are tried alike, lest a repair is missed.
+    bad = msgspec.structs.replace(sure, variant="bad", behind=0.4)
+    assert spread_over(best, [sure, bad], explore) == [0.05, 0.05]
 
 
 def test_thompson_tries_each_as_often_as_it_is_likely_to_be_best() -> None:

@@ -84,3 +84,25 @@ def test_where_one_has_seen_a_change_it_is_right() -> None:
     other.learn(1.0)
     assert merged(other, one).mean == one.mean
     assert merged(one, other).given == one.given + 1
+
+
+def test_what_was_foretold_is_no_change_and_what_was_not_is() -> None:
+    rng = Random(13)
+    believed = begun(0.6)
+    for _ in range(10_000):
+        chance = rng.choice((0.02, 0.3, 0.95))
+        believed.learn(float(rng.random() < chance), 1.0, chance)
+    assert believed.changes <= 2
+    for now in (lambda chance: 0.0, lambda chance: max(chance, 0.9)):
+        before, needed = believed.changes, 0
+        while believed.changes == before and needed < 200:
+            chance = rng.choice((0.02, 0.3, 0.95))
+            believed.learn(float(rng.random() < now(chance)), 1.0, chance)
+            needed += 1
+        assert needed < 60
+    # All of one kind, and all good, as they were said to be.
+    usual = begun(0.5)
+    for _ in range(500):
+        usual.learn(float(rng.random() < 0.95), 1.0, 0.95)
+    assert usual.changes == 0
+    assert usual.mean > 0.85

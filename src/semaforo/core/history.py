@@ -48,13 +48,11 @@ class Historian:
             gain = float(event.gain)
             ridge = history.ridge
             (like,) = bandit.guesses([(ridge, before)], context)
-            said = before + gain + like.gain
-            moved = believed.learn(score, weight, said)
-            if (
-                ridge is None
-                or believed.changes > changes
-                or ridge.misled(score, weight, said, before + gain)
-            ):
+            # What is new explains nothing away: a model that has changed would be found late.
+            foretold = before + gain + like.gain if ridge is not None and ridge.explains else None
+            moved = believed.learn(score, weight, foretold)
+            changed = believed.changes > changes
+            if ridge is None or changed or ridge.tested(score, weight, before + gain, like.gain):
                 ridge = history.ridge = bandit.begun(believed.shown)
             ridge.learn(context, score - gain, weight)
         else:

@@ -7,8 +7,9 @@ Rules this module keeps:
 2. It is made of sums, so that two gateways know together what one would have known, and fades by shrinking them.
 3. An update is Sherman and Morrison's (Ann. Math. Statist. 21, 1950), in time (features)². After `EVERY` of them
    the inverse is worked out anew, older answers fade, and rounding starts over.
-4. It has to be better than the posterior alone. A CUSUM of the likelihood ratio of the two, as in
-   `policy.posterior`, finds out when it is not: what depends on the request may change though the mean does not.
+4. It counts as far as it has foretold scores better than the posterior alone, by the likelihood ratio of the two
+   (Dawid, J. R. Stat. Soc. A 147, 1984), so that features which tell nothing do no harm. What was trusted and has
+   misled since is forgotten: what depends on the request may change though the mean does not.
 5. Features come by name, the first `MOST` that are seen; one that a request lacks is 0.
 
 How picks follow: `policy.explore`.
@@ -17,7 +18,7 @@ How picks follow: `policy.explore`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log, sqrt
+from math import exp, log, sqrt
 from operator import mul, sub
 
 import msgspec
@@ -29,9 +30,10 @@ MOST = 8
 RIDGE = 10.0
 EVERY = 64
 MEMORY = 2000.0
+PROOF = 30.0
 NOISE = 0.5
 """Standard deviation of a score 0…1 about its mean: it cannot be more."""
-_LIMIT = log(FALSE_ALARM)
+_MOST_CREDIT = log(FALSE_ALARM) / 2.0
 _EDGE = 0.01
 _FADE = (1.0 - 1.0 / MEMORY) ** EVERY
 
@@ -48,7 +50,9 @@ class Ridge(msgspec.Struct):
         weights: (d,).
         answers: Scores it rests on, faded.
         fresh: Scores taken in since the inverse was last worked out.
-        doubt: How much more likely scores were of late by the posterior alone, as a logarithm; 0 = they were not.
+        credit: How much better than the posterior alone it has foretold scores of late, as the logarithm of the
+            likelihood ratio; a few at most, either way.
+        proven: Whether it has had the most credit.
     """
 
     names: list[str]
@@ -57,26 +61,38 @@ class Ridge(msgspec.Struct):
     weights: Vector
     answers: float = 0.0
     fresh: int = 0
-    doubt: float = 0.0
+    credit: float = 0.0
+    proven: bool = False
+
+    @property
+    def trust(self) -> float:
+        """How much of what it says counts, 0…1."""
+        return 1.0 / (1.0 + exp(-self.credit))
 
     def vector(self, context: Mapping[str, float]) -> Vector:
         """Return the features of a request in order."""
         get = context.get
         return [1.0, *[get(name, 0.0) for name in self.names]]
 
-    def misled(self, score: float, weight: float, said: float, usual: float) -> bool:
-        """Tell whether what is said of requests has been worse than nothing for some time.
+    @property
+    def explains(self) -> bool:
+        """Whether an answer as it has foretold is no sign of a change."""
+        return self.proven and self.answers >= PROOF
+
+    def tested(self, score: float, weight: float, usual: float, gain: float) -> bool:
+        """Weigh what it has said against a score; tell whether it has misled and has to begin anew.
 
         Args:
             score: 0…1.
             weight: Answers it counts as.
-            said: What the score was to be on this request.
-            usual: What it was to be at large.
+            usual: What the score was to be at large.
+            gain: What `guesses` added to that for this request.
         """
-        p, q = (min(1.0 - _EDGE, max(_EDGE, value)) for value in (said, usual))
-        step = score * log(q / p) + (1.0 - score) * log((1.0 - q) / (1.0 - p))
-        self.doubt = max(0.0, self.doubt + weight * step)
-        return self.doubt >= _LIMIT
+        p, q = (min(1.0 - _EDGE, max(_EDGE, value)) for value in (usual + gain / self.trust, usual))
+        step = score * log(p / q) + (1.0 - score) * log((1.0 - p) / (1.0 - q))
+        self.credit = min(_MOST_CREDIT, max(-_MOST_CREDIT, self.credit + weight * step))
+        self.proven = self.proven or self.credit == _MOST_CREDIT
+        return self.proven and self.credit == -_MOST_CREDIT
 
     def learn(self, context: Mapping[str, float], score: float, weight: float = 1.0) -> None:
         """Take in a score 0…1, less what was predicted beforehand, that counts as `weight` answers."""
@@ -160,8 +176,9 @@ def guesses(known: Sequence[tuple[Ridge | None, float]], context: Mapping[str, f
         gain = sum(map(mul, ridge.weights, x)) + (ridge.level - usual) * (1.0 - left)
         # The part of the doubt that comes from the scores; the rest is what was never seen.
         heard = max(0.0, 1.0 - RIDGE * unsure / length)
-        gain = min(1.0, max(-1.0, gain))
-        found.append(Guess(gain, NOISE * sqrt(unsure), NOISE * sqrt(unsure * heard)))
+        trust = ridge.trust
+        gain = trust * min(1.0, max(-1.0, gain))
+        found.append(Guess(gain, NOISE * sqrt(unsure), trust * NOISE * sqrt(unsure * heard)))
     return found
 
 
@@ -183,6 +200,8 @@ def merged(one: Ridge, other: Ridge) -> Ridge:
                 if beside >= 0:
                     squares[to * d + beside] += its_squares[i * own + j]
     both = Ridge(names, one.level, [], [], one.answers + other.answers)
+    both.credit = min(_MOST_CREDIT, max(-_MOST_CREDIT, one.credit + other.credit))
+    both.proven = one.proven or other.proven
     _settle(both, squares, sides, d)
     return both
 

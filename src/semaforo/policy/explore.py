@@ -7,13 +7,14 @@ Rules this module keeps:
    is believed to be. What falls short of that is tried in the shadow: on a copy whose answer nobody waits for.
 3. Every choice has a known probability (its propensity), so that what is logged can judge other policies. It is
    exact: even Thompson's chances are worked out, and the pick is drawn from what was worked out.
-4. What is safe is never left out: a `FLOOR` of the share is spread evenly, however sure a method is.
+4. What is safe is never left out: a `FLOOR` of the share is spread evenly, however sure a method is, since what is
+   bad today may be repaired tomorrow.
 
 The methods, by how they spread the rest of the share:
 
 * ``epsilon``: evenly.
 * ``linucb``: all of it to the one that could be best: what it seems to be worth plus a standard deviation (Li et
-  al., WWW 2010); none of it where that is the best one itself.
+  al., WWW 2010); evenly where that is the best one itself.
 * ``thompson``: each as often as it is likely to be the best (Thompson, Biometrika 25, 1933), up to the share.
 """
 
@@ -28,7 +29,7 @@ import msgspec
 
 from semaforo.entities import Exploration
 
-FLOOR = 0.25
+FLOOR = 0.5
 _BITS = 11
 _SCALE = 1.0 / (1 << 53)
 _CELLS = 12
@@ -113,7 +114,9 @@ def spread_over(best: Arm, safe: Sequence[Arm], explore: Exploration) -> list[fl
     if explore.by == "linucb":
         could = [arm.spread - arm.behind for arm in safe]
         top = max(could)
-        at = could.index(top) if top > best.spread else -1
+        if top <= best.spread:
+            return [explore.share / n] * n
+        at = could.index(top)
         return [even + rest if i == at else even for i in range(n)]
     wishes = likely_best([best, *safe])[1:]
     wanted = sum(wishes)

@@ -5,9 +5,10 @@ Rules this module keeps:
 1. The belief is the mean of a Beta posterior: the quality that was measured counts as `MEASURED` answers, one
    that nobody measured as `ASSUMED`, and every score 0…1 as one answer, or a part of one. Old answers fade: they
    count 1 - 1/`MEMORY` of what they did for each new one.
-2. A change is looked for in both directions by a CUSUM of likelihood ratios (Page, Biometrika 41, 1954; Lorden,
-   Ann. Math. Statist. 42, 1971). For scores in 0…1 the ratio of two Bernoulli likelihoods has a mean of at most
-   1 while nothing has changed, so that a false alarm comes at most once in `FALSE_ALARM` answers.
+2. A change, by `SHIFT` in quality or, where each answer was foretold, by `ODDS`, is looked for in both directions
+   by a CUSUM of likelihood ratios (Page, Biometrika 41, 1954; Lorden, Ann. Math. Statist. 42, 1971). For scores in
+   0…1 the ratio of two Bernoulli likelihoods has a mean of at most 1 while nothing has changed, so that a false
+   alarm comes at most once in `FALSE_ALARM` answers.
 3. After an alarm only what came since the change counts: what was believed before is forgotten.
 4. Sums are kept, so two beliefs that began alike merge by adding (`merged`).
 """
@@ -23,6 +24,7 @@ ASSUMED = 2.0
 MEMORY = 2000.0
 FALSE_ALARM = 10_000.0
 SHIFT = 0.2
+ODDS = 5.0
 NOTABLE = 0.01
 _LIMIT = log(FALSE_ALARM)
 _EDGE = 0.01
@@ -93,11 +95,15 @@ class Posterior(msgspec.Struct):
                 None = the mean.
         """
         before = min(1.0 - _EDGE, max(_EDGE, self.mean if expected is None else expected))
+        if expected is None:
+            worse, better = _lower(before), 1.0 - _lower(1.0 - before)
+        else:
+            worse, better = _at_odds(before, 1.0 / ODDS), _at_odds(before, ODDS)
         self.given += 1
         self.prior_weight *= _FADE
         self.good = self.good * _FADE + weight * score
         self.weight = self.weight * _FADE + weight
-        for watch, other in ((self.worse, _lower(before)), (self.better, 1.0 - _lower(1.0 - before))):
+        for watch, other in ((self.worse, worse), (self.better, better)):
             if _watch(watch, before, other, score, weight):
                 self._forget(watch)
                 break
@@ -148,6 +154,12 @@ def merged(one: Posterior, other: Posterior) -> Posterior:
 
 def _lower(quality: float) -> float:
     return quality - SHIFT if quality > 2.0 * SHIFT else quality / 2.0
+
+
+def _at_odds(quality: float, times: float) -> float:
+    # Where an answer was sure to be bad, a bad one says nothing of a change, as it would with a `SHIFT`.
+    odds = times * quality / (1.0 - quality)
+    return odds / (1.0 + odds)
 
 
 def _watch(watch: Watch, usual: float, other: float, score: float, weight: float) -> bool:
