@@ -52,7 +52,7 @@ def broken(messages):
 
 def slow(messages):
     CALLS.append("slow")
-    time.sleep(0.4)
+    time.sleep(0.35)
     a, b = numbers(messages)
     yield f"It is {a + b}."
 
@@ -87,10 +87,10 @@ tasks:
     inputs: {x: "fp32[1]"}
     outputs: {label: int64, p: "fp32[2]"}
 models:
-  small: {task: chat, python: "models.py:small", isolation: thread}
+  small: {task: chat, python: "models.py:small", isolation: thread, stream: {first: 5ms, token: 20us}}
   large: {task: chat, python: "models.py:large", isolation: thread}
   broken: {task: chat, python: "models.py:broken", isolation: thread}
-  slow: {task: chat, python: "models.py:slow", isolation: thread}
+  slow: {task: chat, python: "models.py:slow", isolation: thread, stream: {first: 350ms, token: 20us}}
   guess: {task: chat, python: "models.py:guess", isolation: thread}
   quick: {task: side, python: "models.py:quick", isolation: thread}
   sure: {task: side, python: "models.py:sure", isolation: thread}

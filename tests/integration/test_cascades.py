@@ -186,3 +186,20 @@ def test_openai_clients_see_the_marker_and_whole_answers_have_none(fleet_file: P
             served.url + "/v2/models/restarting/generate_stream", json={"text_input": "61 + 30?"}
         ).text
         assert events.count('"restart":true') == 1
+
+
+def test_no_escalation_that_cannot_end_in_time(fleet: Fleet, fleet_file: Path) -> None:
+    calls = loaded(fleet_file.parent).CALLS
+    for _ in range(3):
+        assert fleet.chat("hurried", "61 + 30?").text() == "It is 91."
+    before = calls.count("slow")
+    hurried = fleet.chat("hurried", "61 + 30?", deadline="300ms")
+    assert hurried.text().strip() == "61 + 30 = 101, so it is 101"
+    assert hurried.answer is not None
+    assert hurried.answer.without == ("dear: late",)
+    assert "without dear: late" in hurried.answer.why
+    assert calls.count("slow") == before, "nothing was begun that could not end"
+    patient = fleet.chat("hurried", "61 + 30?", deadline="30s")
+    assert patient.text() == "It is 91."
+    assert patient.answer is not None
+    assert not patient.answer.without

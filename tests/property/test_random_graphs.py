@@ -41,7 +41,7 @@ def test_the_trials_are_varied() -> None:
         if template.runtime == RUNTIME
     ]
     steps = [step for graph in graphs for step in graph.steps]
-    assert {step.kind for step in steps} == {"ask", "call", "fuse", "loop"}
+    assert {step.kind for step in steps} == {"ask", "call", "fuse", "loop", "verify"}
     assert any(step.each for step in steps)
     assert any(step.quorum for step in steps)
     assert any(step.delay_s for step in steps)

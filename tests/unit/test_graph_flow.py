@@ -191,3 +191,49 @@ def test_the_step_at_fault_is_named_not_the_one_that_needs_it() -> None:
     (failed,) = flow.missing("cut", Loss("model_failed", "cannot reshape"), 0.0)
     assert failed == Failed("cut", "model_failed", "cannot reshape")
     assert list(flow.without) == ["cut", "read"]
+
+
+def cascade(*, deadline: float, now: float = 0.0, **takes: float) -> Flow:
+    """Return a cascade that has begun: quick, a check of it, and a dear step on a condition."""
+    made = plan(
+        ask("quick"), ask("check", "quick"), ask("hint", when="check.y > 0"), ask("dear", "hint"),
+        fuse("best", "dear", "quick"),
+    )  # fmt: skip
+    assert made.escalations == {"hint", "dear"}
+    run = Flow(made, deadline, tails(made, takes), takes, tails(made, takes, least=True))
+    begin = run.begin(now)
+    assert begun(begin) == ["quick"]
+    (first,) = begin
+    assert isinstance(first, Begin)
+    # What does not fit with the dear step has the time that there is without it.
+    assert first.deadline > now
+    run.done("quick", now + takes["quick"])
+    return run
+
+
+def test_an_escalation_that_cannot_end_in_time_does_not_begin() -> None:
+    takes = {"quick": 1.0, "check": 0.1, "hint": 1.0, "dear": 5.0}
+    run = cascade(deadline=8.0, **takes)
+    assert begun(run.done("check", 1.1)) == ["hint"]
+    assert run.hopeless("hint", 1.1) == ()
+    assert run.hopeless("hint", 2.1) == ("best",)
+    run = cascade(deadline=4.0, **takes)
+    assert begun(run.done("check", 1.1)) == ["hint"]
+    assert run.hopeless("hint", 1.1) == ("best",)
+    assert begun(run.missing("hint", run.late("hint", 1.1), 1.1)) == ["best"]
+    assert run.done("best", 1.2) == [Answered()]
+    assert {name: loss.code for name, loss in run.without.items()} == {"hint": "late", "dear": "late"}
+    assert "takes about 1 s" in run.without["hint"].message
+
+
+def test_what_may_be_left_out_is_known_from_the_graph() -> None:
+    # A switch: either may be the only one that has a row.
+    either = plan(ask("a", when="input.x > 0"), ask("b", when="input.x < 0"), fuse("f", "a", "b"))
+    assert either.escalations == set()
+    needed = plan(ask("a"), ask("b", when="a.y > 0"), fuse("f", "b", "a", least=2))
+    assert needed.escalations == set()
+    answered = plan(ask("a"), ask("b", "a", when="a.y > 0"))
+    assert answered.escalations == set()
+    assert plan(ask("a"), ask("b", when="a.y > 0"), fuse("f", "b", "a")).escalations == {"b"}
+    run = Flow(plan(ask("a"), ask("b", when="a.y > 0"), fuse("f", "b", "a")), NEVER, {}, {"b": 9.0})
+    assert run.hopeless("b", 1e9) == ()

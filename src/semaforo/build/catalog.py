@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from semaforo.build.features import sources_of
-from semaforo.build.graphs import graph_of, graph_problems, imported
+from semaforo.build.graphs import graph_of, graph_problems, imported, is_supple
 from semaforo.build.routers import routers_of, task_model_of
 from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, ModelSettings, Problem, TaskSettings, VariantSettings, load_fleet
@@ -44,7 +44,7 @@ from semaforo.entities import (
 from semaforo.entities.interface import INTERFACES, roles
 from semaforo.errors import ArtefactError
 from semaforo.features.plan import Sources
-from semaforo.graph.graph import RUNTIME
+from semaforo.graph.graph import RUNTIME, Graph
 from semaforo.repository import FORMATS, ModelFolder, measured, natural, runtime_of, verify
 from semaforo.repository.routers import Routed
 from semaforo.routing.tasks import TaskModel
@@ -267,11 +267,13 @@ class _Entry:
         self.id = f"{name}/{version}/{title}"
         self._file, self._name, self._model, self._task = file, name, model, task
         self._version, self._title, self._variant = version, title, variant
-        self._fitted = fitted
         self._device = variant.device or model.device
         self._artefact = folder.file(version, variant.file) if folder else None
         self._note = measured(self._artefact) if self._artefact and noted else None
         self._digest = ""
+        self._graph: Graph | None = None
+        if model.graph is not None:
+            self._graph = graph_of(name, task.name, model.graph, file.folder, fitted=fitted)
         self._runtime = RUNTIME if model.graph else model.runtime or self._found()
         if self._artefact:
             expected = variant.sha256
@@ -298,6 +300,7 @@ class _Entry:
             capabilities=self._capabilities(),
             context=model.context,
             kind=self._task.kind,
+            supple=self._graph is not None and is_supple(self._graph),
         )
 
     def template(self) -> ReplicaSpec:
@@ -308,9 +311,8 @@ class _Entry:
         options = {name: value for name, value in options.items() if name not in _SECRET}
         runtime = self._runtime
         if model.graph is not None:
-            graph = graph_of(self._name, self._task.name, model.graph, self._file.folder, fitted=self._fitted)
             options |= {
-                "graph": msgspec.to_builtins(graph),
+                "graph": msgspec.to_builtins(self._graph),
                 "in_flight": model.graph.in_flight,
                 "forget_s": model.graph.forget,
             }

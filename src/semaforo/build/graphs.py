@@ -13,8 +13,9 @@ from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, Problem
 from semaforo.config.graphs import GraphSettings, StepSettings
 from semaforo.entities import BatchProfile, ReplicaSpec, StreamProfile, Variant
-from semaforo.errors import ArtefactError, ConfigError, nearest
+from semaforo.errors import ArtefactError, ConfigError, InvalidRequest, nearest
 from semaforo.graph.check import check
+from semaforo.graph.flow import Plan
 from semaforo.graph.graph import RUNTIME, Graph, Kind, Step
 
 _KINDS: tuple[Kind, ...] = ("ask", "call", "fuse", "loop", "verify")
@@ -42,6 +43,15 @@ def graph_of(name: str, task: str, settings: GraphSettings, folder: Path, *, fit
         remember=settings.remember,
         stream=settings.stream,  # type: ignore[arg-type]  # checked by its form
     )
+
+
+def is_supple(graph: Graph) -> bool:
+    """Tell whether a graph has steps that it leaves out where time is short."""
+    try:
+        return bool(Plan(graph).escalations)
+    except (ValueError, KeyError, InvalidRequest):
+        # A circle, a step that is not there, or a condition that cannot be read: `graph_problems` tells where.
+        return False
 
 
 def graph_problems(file: FleetFile, catalog: Catalog, *, fitted: bool = True) -> list[Problem]:
@@ -88,7 +98,7 @@ def with_graphs(catalog: Catalog, graphs: Sequence[Built]) -> Catalog:
         variants[identity] = Variant(
             identity, graph.name, "1", "default", graph.task, quality=built.quality,
             profile=StreamProfile(slots=built.in_flight) if task.kind == "chat" else BatchProfile(0.001, 0.001),
-            max_rows=1, kind=task.kind,
+            max_rows=1, kind=task.kind, supple=is_supple(graph),
         )  # fmt: skip
         templates[identity] = ReplicaSpec(
             "", identity, RUNTIME, "", max_rows=1, task=graph.task,

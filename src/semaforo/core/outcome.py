@@ -28,6 +28,10 @@ MAX_ATTEMPTS = 3
 BUSY_PAUSE_S = 0.005
 
 
+SLOWLY = 1.1
+"""Most by which one observation of a supple variant counts as longer than usual."""
+
+
 class Outcomes:
     """Handles the ends of batches for a `State`; holds nothing of its own."""
 
@@ -122,6 +126,8 @@ class Outcomes:
             return
         elapsed = event.service_s if replica.exclusive else now - batch.started
         variant = self.state.catalog.variants.get(batch.variant)
+        if variant is not None and variant.supple:
+            elapsed = least_of(elapsed, book.stream_s or book.fit.seconds(batch.rows))
         if variant is not None and isinstance(variant.profile, StreamProfile):
             profile = variant.profile
             book.stream_s += 0.1 * (elapsed - book.stream_s)
@@ -300,7 +306,9 @@ class Outcomes:
                 expected = profile.first_s + profile.prompt_token_s * job.request.prompt_tokens
                 if expected > 0.0:
                     book = self.state.variants[batch.variant]
-                    book.first_scale += 0.1 * ((now - batch.started) / expected - book.first_scale)
+                    scale = (now - batch.started) / expected
+                    scale = least_of(scale, book.first_scale) if variant.supple else scale
+                    book.first_scale += 0.1 * (scale - book.first_scale)
 
     def progress(self, event: Progress, now: float, out: list[DispatcherEffect]) -> None:
         """Hold a stream's place in the token budget when it runs longer than predicted."""
@@ -334,3 +342,8 @@ class Outcomes:
             return ""
         replica = self._supply.take(choice.book, choice.id, "", running_on, now)
         return replica if replica != running_on and self._placer.suits(choice, job, replica, now) else ""
+
+
+def least_of(seen: float, usual: float) -> float:
+    """Return what is learned of work that may be less: what was quick counts, what was slow a little at a time."""
+    return min(seen, SLOWLY * usual)

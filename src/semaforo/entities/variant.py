@@ -93,6 +93,7 @@ class Variant(msgspec.Struct, frozen=True, omit_defaults=True):
         capabilities: ``tools``, ``vision``, ``schema``, ``audio``, ``completion``.
         context: Most prompt plus output tokens; 0 = no limit.
         kind: ``tensor`` or ``chat``; what it speaks.
+        supple: Whether it leaves work out where time is short, so that what it takes at least is what counts.
     """
 
     id: str
@@ -109,3 +110,4 @@ class Variant(msgspec.Struct, frozen=True, omit_defaults=True):
     capabilities: tuple[str, ...] = ()
     context: int = 0
     kind: str = "tensor"
+    supple: bool = False

@@ -15,6 +15,8 @@ Rules this module keeps:
 2. What nobody needs any more is cancelled at once, and never begins.
 3. A run ends exactly once, with `Answered` or with `Failed`; after that nothing begins.
 4. Every step that the answer had to do without is named in `Flow.without`, with the reason.
+5. What a run does only where a condition says so, beside an answer that is there anyway, is an *escalation*. One
+   that cannot end in time does not begin, and where time is short no other step is hurried for its sake.
 """
 
 from __future__ import annotations
@@ -93,6 +95,7 @@ class Plan:
         before: Step → steps that end before it begins.
         after: Step → steps that wait for it.
         wanted: Steps that the answer and what is remembered are taken from.
+        escalations: Steps with conditions, and what follows from them alone, without which there is an answer.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -106,6 +109,28 @@ class Plan:
                 self.after[other].append(name)
         self.wanted = graph.wanted()
         self.first = [name for name, earlier in self.before.items() if not earlier]
+        self.escalations = self._escalations()
+
+    def _escalations(self) -> frozenset[str]:
+        depends: set[str] = set()
+        for name, step in self.steps.items():
+            if step.when or any(need in depends for need in self.needs[name]):
+                depends.add(name)
+        found: set[str] = set()
+        for name in reversed(self.steps):
+            later = self.after[name]
+            if name not in depends or name in self.wanted or not later:
+                continue
+            if all(after in found or self._goes_on(after, name, depends) for after in later):
+                found.add(name)
+        return frozenset(found)
+
+    def _goes_on(self, fusion: str, member: str, depends: set[str]) -> bool:
+        """Tell whether a fusion has enough members that run in any case."""
+        step = self.steps[fusion]
+        if step.kind != "fuse" or member not in step.of:
+            return False
+        return sum(one not in depends for one in step.of) >= max(1, step.least)
 
 
 class Flow:
@@ -116,6 +141,7 @@ class Flow:
         deadline: Absolute second by which the run must have ended, infinite = none.
         tails: Step → predicted seconds on the longest way from its end to the answer.
         takes: Step → predicted seconds it takes.
+        least: Step → as `tails`, where no escalation runs; None = as `tails`.
 
     Attributes:
         phases: Where each step stands.
@@ -124,7 +150,12 @@ class Flow:
     """
 
     def __init__(
-        self, plan: Plan, deadline: float, tails: Mapping[str, float], takes: Mapping[str, float]
+        self,
+        plan: Plan,
+        deadline: float,
+        tails: Mapping[str, float],
+        takes: Mapping[str, float],
+        least: Mapping[str, float] | None = None,
     ) -> None:
         self.phases: dict[str, Phase] = dict.fromkeys(plan.steps, Phase.WAITING)
         self.without: dict[str, Loss] = {}
@@ -133,6 +164,7 @@ class Flow:
         self._deadline = deadline
         self._tails = tails
         self._takes = takes
+        self._least = tails if least is None else least
         self._delays: dict[str, float] = {}
         self._cuts: dict[str, float] = {}
         self._late: set[str] = set()
@@ -205,6 +237,34 @@ class Flow:
         """Return the members of a fusion that are done, in the order of the file."""
         return [name for name in self._plan.steps[fusion].of if self.phases[name] == Phase.DONE]
 
+    def hopeless(self, name: str, now: float) -> tuple[str, ...]:
+        """Return the fusions that go on without an escalation that cannot end in time; () = let it run.
+
+        They have members enough; that those have the rows is for the caller to see.
+        """
+        if self._deadline == _NEVER or name not in self._plan.escalations:
+            return ()
+        if now + self._takes.get(name, 0.0) + self._tails.get(name, 0.0) <= self._deadline:
+            return ()
+        found: list[str] = []
+        stack = [name]
+        while stack:
+            for later in self._plan.after[stack.pop()]:
+                if later in self._plan.escalations:
+                    stack.append(later)
+                elif self.phases[later] not in _ENDED:
+                    if not self._enough(self._plan.steps[later]):
+                        return ()
+                    found.append(later)
+        return tuple(dict.fromkeys(found))
+
+    def late(self, name: str, now: float) -> Loss:
+        """Return the loss of an escalation that is not begun."""
+        left, takes = max(0.0, self._deadline - now), self._takes.get(name, 0.0)
+        return Loss(
+            "late", f"'{name}' was not begun: it takes about {takes:.3g} s, and {left:.3g} s are left"
+        )
+
     # --- how it goes on --------------------------------------------------------------------------------
 
     def _ended(self, name: str, phase: Phase, now: float) -> list[FlowEffect]:
@@ -261,6 +321,8 @@ class Flow:
         self.phases[name] = Phase.RUNNING
         self._cuts.pop(name, None)
         deadline = self._deadline - self._tails.get(name, 0.0) if self._deadline < _NEVER else _NEVER
+        if now + self._takes.get(name, 0.0) > deadline:
+            deadline = self._deadline - self._least.get(name, 0.0)
         out.append(Begin(name, max(deadline, now) if deadline < _NEVER else deadline))
 
     def _enough(self, step: Step) -> bool:

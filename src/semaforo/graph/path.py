@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from semaforo.graph.flow import Plan
 
 
-def tails(plan: Plan, takes: Mapping[str, float]) -> dict[str, float]:
+def tails(plan: Plan, takes: Mapping[str, float], *, least: bool = False) -> dict[str, float]:
     """Return, for each step, the predicted seconds of the longest way from its end to the answer.
 
     Args:
         plan: Of the graph.
         takes: Step → predicted seconds it takes; 0 where it is not named.
+        least: Leave out ways through escalations, unless the step is one itself.
     """
     found: dict[str, float] = {}
     for name in reversed(plan.steps):
         step_after = plan.after[name]
+        if least and name not in plan.escalations:
+            step_after = [later for later in step_after if later not in plan.escalations]
         delayed = (plan.steps[later].delay_s for later in step_after)
         found[name] = max(
             (

@@ -27,6 +27,8 @@ from semaforo.wire.payload import ChatChunk, Tensors
 
 _SHARE_S = 0.25
 _MOST_REFS = 1024
+
+Shares = tuple[dict[str, float], dict[str, float], dict[str, float]]
 _LEAST_MEMBERS = 3
 """Members that a fusion needs for its answer to say something of each."""
 
@@ -78,7 +80,7 @@ class Parts:
         self.options = {step.name: _options(step, types) for step in graph.steps if step.kind == "fuse"}
         self.history = {step.name: History(step) for step in graph.steps if step.kind == "fuse"}
         self._refs: dict[tuple[str, tuple[Any, ...]], Ref] = {}
-        self._shared: dict[int, tuple[float, dict[str, float], dict[str, float]]] = {}
+        self._shared: dict[int, tuple[float, Shares]] = {}
         self.report: Callable[[Any, Tensors | SemaforoError, float], None]
         self.chunk: Callable[[Any, ChatChunk], None]
         self.wake_at: Callable[[Any, float], None]
@@ -90,21 +92,23 @@ class Parts:
             return Verifying(step, tuple(takes), tuple(self.types.inputs), self.graph.task)
         return Function(step, tuple(takes.values()))
 
-    def shares(self, rows: int) -> tuple[dict[str, float], dict[str, float]]:
+    def shares(self, rows: int) -> Shares:
         """Return the seconds from the end of each step to the answer, and the seconds each takes.
 
+        The third are those to the answer where no escalation runs.
         What replicas have been seen to take, worked out anew a few times a second.
         """
         now = self.conductor.now()
         known = self._shared.get(rows)
         if known is not None and now - known[0] < _SHARE_S:
-            return known[1], known[2]
+            return known[1]
         takes = {name: self._takes(step, rows) for name, step in self.plan.steps.items()}
         after = tails(self.plan, takes)
+        found = after, takes, tails(self.plan, takes, least=True) if self.plan.escalations else after
         if len(self._shared) > 64:
             self._shared.clear()
-        self._shared[rows] = (now, after, takes)
-        return after, takes
+        self._shared[rows] = (now, found)
+        return found
 
     def _takes(self, step: Step, rows: int) -> float:
         if step.kind in ("call", "verify"):

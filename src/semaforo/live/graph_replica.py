@@ -33,6 +33,7 @@ from semaforo.wire.payload import ChatChunk, Payload, Tensors
 ROUND_S = 0.002
 """Seconds after which a round lets the loop read its sockets."""
 _RESOLUTION_S = 0.001
+_FIRST_S = 0.01
 
 
 class GraphReplica:
@@ -76,7 +77,12 @@ class GraphReplica:
         for function in parts.functions.values():
             await asyncio.to_thread(function.load)
         slots = int(self._spec.options.get("in_flight", 256))
-        profile = StreamProfile(slots=slots) if parts.task.kind == "chat" else None
+        profile = None
+        if parts.task.kind == "chat":
+            profile = StreamProfile(slots=slots)
+            if parts.plan.escalations:
+                # How long it takes is up to the deadline: each step is held against what is left of it.
+                profile = StreamProfile(first_s=_FIRST_S, token_s=0.0, slots=slots)
         return Started(profile, None, 0, os.getpid(), "graph", slots, shared=False)
 
     def run(self, batch: int, members: Sequence[Payload], rows: int) -> None:

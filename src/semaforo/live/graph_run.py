@@ -193,10 +193,25 @@ class GraphRun:
             self._saw(Looked(name, given.count if given is not None else 0, self._values.rows))
         if given is None:
             self._soon(partial(self._skipped, name))
+        elif self._hopeless(name, given):
+            self._soon(partial(self._missing, name, self.flow.late(name, self._conductor.now())))
         elif step.kind in ("call", "verify"):
             self._parts.functions[name].call(given.arrays, given.count, partial(self._called, step, given))
         else:
             self._ask(step, given, deadline)
+
+    def _hopeless(self, name: str, given: Given) -> bool:
+        """Tell whether a step cannot end in time, and others have an answer for each of its rows."""
+        fusions = self.flow.hopeless(name, self._conductor.now())
+        return bool(fusions) and all(self._covered(fusion, given) for fusion in fusions)
+
+    def _covered(self, fusion: str, given: Given) -> bool:
+        there = np.zeros(self._values.rows, bool)
+        for member in self.flow.present(fusion):
+            value = self._values.get(member)
+            if value is not None:
+                there[slice(None) if value.rows is None else value.rows] = True
+        return bool(there.all() if given.rows is None else there[given.rows].all())
 
     def _fuse(self, step: Step) -> None:
         members = {name: self._values.outputs(name) for name in self.flow.present(step.name)}

@@ -85,7 +85,8 @@ class GraphWorld(World):
             plan = self._plans[variant] = Plan(msgspec.convert(template.options["graph"], Graph))
         job = state.jobs[run.members[0]]
         takes = {name: self._takes(step) for name, step in plan.steps.items()}
-        flow = Flow(plan, job.deadline, tails(plan, takes), takes)
+        after, least = tails(plan, takes), tails(plan, takes, least=True)
+        flow = Flow(plan, job.deadline, after, takes, least)
         self._running[run.batch] = (run, self.now)
         going = self.runs[run.batch] = GraphRun(run.batch, job.request, plan, flow, self.now)
         # As in service, in the next round: the dispatcher is never told anything from within its effects.
@@ -132,6 +133,8 @@ class GraphWorld(World):
     def _begin_step(self, run: GraphRun, step: Step, deadline: float) -> None:
         if step.when and self._random.random() >= self._holds:
             self.at(self.now, partial(self._skipped, run, step.name))
+        elif run.flow.hopeless(step.name, self.now):
+            self.at(self.now, partial(self._late, run, step.name))
         elif step.kind in ("call", "fuse", "verify"):
             self.at(self.now, partial(self._done, run, step.name))
         else:
@@ -162,6 +165,10 @@ class GraphWorld(World):
     def _skipped(self, run: GraphRun, name: str) -> None:
         if run.batch in self.runs:
             self._flow(run, run.flow.skipped(name, self.now))
+
+    def _late(self, run: GraphRun, name: str) -> None:
+        if run.batch in self.runs:
+            self._flow(run, run.flow.missing(name, run.flow.late(name, self.now), self.now))
 
     def _done(self, run: GraphRun, name: str) -> None:
         if run.batch not in self.runs:

@@ -145,6 +145,8 @@ def _graph(rng: random.Random, name: str, task: str, below: list[str]) -> Graph:
             )  # fmt: skip
         elif draw < 0.5:
             step = Step(name=title, kind="call", target="f", inputs=inputs, when=when)
+            if some and draw < 0.475:
+                step = Step(name=title, kind="verify", target="v", verifies=f"{some[-1]}.y", when=when)
         else:
             step = Step(
                 name=title, kind="ask", target=target, inputs=inputs, when=when, after=tuple(some[:1]),
