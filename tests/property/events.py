@@ -92,7 +92,10 @@ EXPLORATIONS = tuple(
 
 
 def aside(rng: Random) -> Random:
-    """Return chance that leaves that of the seed as it is, so that what else is drawn stays the same."""
+    """Return chance that leaves that of a seed as it is, so that what else is drawn stays the same."""
+    if type(rng) is not Random:
+        # Hypothesis': it has no seed.
+        return rng
     other = Random()
     other.setstate(rng.getstate())
     return other
