@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from semaforo import Fleet
+from semaforo.server.feedback import FeedbackRoutes
 from semaforo.sim.replay import replay
 
 FLEET = """\
@@ -84,6 +87,11 @@ def test_each_kind_goes_to_the_model_that_is_good_at_it_and_does_after_a_restart
         assert "as learned from requests like this one" in answer.why
     with Fleet.open(file) as fleet:
         assert right(asked(fleet, 100, 3)) > 0.85
+        engine = fleet._inner.engine
+        shown = json.loads(asyncio.run(FeedbackRoutes(engine).quality(None)).body)["variants"]  # type: ignore[arg-type]
+        alike = {v["variant"].split("/")[0]: v["alike"] for v in shown}
+        assert alike["lefty"]["trust"] > 0.9
+        assert alike["lefty"]["weights"]["x.mean"] < 0.0 < alike["righty"]["weights"]["x.mean"]
 
 
 def test_late_feedback_knows_what_the_request_looked_like(tmp_path: Path) -> None:

@@ -91,6 +91,11 @@ def _known(variant: Variant, history: History) -> dict[str, Any]:
             "believed": believed.mean, "low": low, "high": high, "feedback": believed.given,
             "changes": believed.changes,
         }  # fmt: skip
+    if (ridge := history.ridge) is not None:
+        about["alike"] = {
+            "answers": ridge.answers, "trust": ridge.trust,
+            "weights": dict(zip(["", *ridge.names], ridge.weights, strict=True)),
+        }  # fmt: skip
     return about | {
         "latency_s": [mean.value if mean.count else None for mean in history.latency],
         "cost": history.cost.value if history.cost.count else None,
