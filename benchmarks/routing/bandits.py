@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
 
 from benchmarks.report import Report, bootstrap, table
 from benchmarks.routing import data
@@ -24,7 +25,7 @@ from semaforo.routing.words import learned
 Floats = NDArray[np.float64]
 
 REQUESTS = 3000
-DIMENSIONS = 24
+DIMENSIONS, WIDER = 24, 48
 KINDS: tuple[Kind, ...] = ("epsilon", "linucb", "thompson")
 
 
@@ -42,13 +43,15 @@ def measure(report: Report, quick: bool) -> None:
 def features(found: Table) -> Floats:
     """Return features ``(n, d)`` of all requests, the first of them 1."""
     words = [words_of(prompt) for prompt in found.prompts]
-    texts = levels.texts_of(learned(words), words, 0)
+    matrix = levels.texts_of(learned(words), words).matrix
+    _, _, space = randomized_svd(matrix, WIDER, n_iter=2, random_state=0)
+    places = matrix @ space.T
+    places *= WIDER**0.5 / np.maximum(np.linalg.norm(places, axis=1, keepdims=True), 1e-9)
     looks = np.array([text_vector(p, w) for p, w in zip(found.prompts, words, strict=True)])
     looks = np.clip((looks - looks.mean(axis=0)) / (looks.std(axis=0) + 1e-9), -3.0, 3.0)
-    places = texts.places[:, :DIMENSIONS] * texts.places.shape[1] ** 0.5
     tasks, of = np.unique(np.array(found.tasks), return_inverse=True)
     own = 3.0 * np.eye(len(tasks))[of] if len(tasks) > 1 else np.zeros((len(found), 0))
-    return np.hstack([np.ones((len(found), 1)), looks, places, own])
+    return np.hstack([np.ones((len(found), 1)), looks, places[:, :DIMENSIONS], own])
 
 
 def _one(report: Report, name: str, found: Table, orders: int, requests: int) -> tuple[float, float, float]:

@@ -24,9 +24,9 @@ from semaforo.routing.words import Words
 
 Floats = NDArray[np.float64]
 
-PARTS = ("task", "words", "topics", "neighbours", "trees")
+PARTS = ("task", "words", "topics", "trees")
 """Levels of the stack, in order: the mean of the task; linear in the words; what the groups that the words speak of
-score; the most alike requests; boosted trees over what a request looks like and over the other levels."""
+score; boosted trees over what a request looks like and over the other levels."""
 
 
 class Topics(msgspec.Struct, frozen=True):
@@ -43,22 +43,6 @@ class Topics(msgspec.Struct, frozen=True):
     means: NDArray[np.float64]
 
 
-class Neighbours(msgspec.Struct, frozen=True):
-    """Requests of training in a small space of words, and what was scored on them.
-
-    Attributes:
-        space: (v, d) projection.
-        points: (p, d) of length 1.
-        targets: (p, h) less the base.
-        sharpness: Of the weights by likeness.
-    """
-
-    space: NDArray[np.float16]
-    points: NDArray[np.float32]
-    targets: NDArray[np.float64]
-    sharpness: float
-
-
 class Predictor(msgspec.Struct, frozen=True):
     """Predicts the scores of `models` on requests of the tasks that it was trained on.
 
@@ -72,15 +56,15 @@ class Predictor(msgspec.Struct, frozen=True):
         tasks: Task → (h,) what it adds to that.
         words: The words, or None where no row of training had any.
         linear: (v, h) weights of words.
-        topics, neighbours: See there; None where they were of no use.
+        topics: See there; None where there are no groups.
         features: Names of features beside those of the text.
         looks: How many features of a text the trees know; those that later versions add come after them.
         trees: (h,) boosted trees.
         inside: (parts, h) weights of the stack in the domain of training.
         outside: (parts, h) the same out of it.
         embedded: What the embedding of a request adds; None where training had none.
-        domain: (4,) logistic regression that tells requests of another domain: on the share of unknown words, the
-            likeness to the nearest group and to the nearest request, and 1.
+        domain: (3,) logistic regression that tells requests of another domain: on the share of unknown words, the
+            likeness to the nearest group, and 1.
     """
 
     models: tuple[str, ...]
@@ -90,7 +74,6 @@ class Predictor(msgspec.Struct, frozen=True):
     words: Words | None
     linear: NDArray[np.float32] | None
     topics: Topics | None
-    neighbours: Neighbours | None
     features: tuple[str, ...]
     trees: tuple[Trees, ...]
     inside: Floats

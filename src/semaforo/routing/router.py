@@ -13,7 +13,7 @@ from semaforo.routing.artefact import pack, unpack
 from semaforo.routing.predictor import Predictor
 from semaforo.routing.table import Table
 
-FORMAT = 1
+FORMAT = 2
 LEAST_ROWS = 30
 """Requests that a router is judged by, at least."""
 KIND = "router"

@@ -7,7 +7,7 @@ targets are walked together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, sqrt
+from math import exp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,8 @@ class Scorer:
         # What a known task adds is no matter of the domain: out of it, it is all there is.
         outside = np.vstack([np.ones((1, self._h)), predictor.outside[1:]])
         self._known = (outside, predictor.inside - outside)
-        topics, near = predictor.topics, predictor.neighbours
+        topics = predictor.topics
         self._means = _with_ones(topics.means) if topics is not None else None
-        self._targets = _with_ones(near.targets) if near is not None else None
         self._domain: list[float] = predictor.domain.tolist()
         blocks: list[NDArray[np.float32]] = []
         self._at: list[slice] = []
@@ -48,7 +47,6 @@ class Scorer:
         for block in (
             predictor.linear,
             topics.centroids if topics is not None else None,
-            near.space if near is not None else None,
         ):
             width = 0 if block is None else block.shape[1]
             self._at.append(slice(columns, columns + width))
@@ -95,20 +93,18 @@ class Scorer:
         own = predictor.tasks.get(task)
         if own is not None:
             levels[0] = own
-        unknown, group, nearest = 0.0, 1.0, 1.0
+        unknown, group = 0.0, 1.0
         if predictor.words is not None and signal.text:
             words = words_of(signal.text)
             row[:looks] = text_vector(signal.text, words)[:looks]
             at, values, unknown = predictor.words.vector(words)
             if self._matrix is not None:
                 found = values @ self._matrix.take(at, axis=0)
-                linear, topics, space = self._at
+                linear, topics = self._at
                 if predictor.linear is not None:
                     levels[1] = found[linear]
                 if self._means is not None and predictor.topics is not None:
                     levels[2], group = _blend(found[topics], predictor.topics.sharpness, self._means)
-                if predictor.neighbours is not None:
-                    levels[3], nearest = self._near(found[space])
         else:
             row[:looks] = np.nan
         if predictor.features:
@@ -117,19 +113,8 @@ class Scorer:
         if self._forest is not None:
             levels[-1] = self._forest.predict(row)
         weights = self._domain
-        strange = weights[0] * unknown + weights[1] * group + weights[2] * nearest + weights[3]
+        strange = weights[0] * unknown + weights[1] * group + weights[2]
         return levels, 1.0 / (1.0 + exp(min(_UNSURE, strange)))
-
-    def _near(self, place: NDArray[np.float32]) -> tuple[NDArray[np.float32] | float, float]:
-        """Return the mean target ``(h,)`` of the neighbours, by likeness, and the likeness of the nearest."""
-        neighbours = self.predictor.neighbours
-        assert neighbours is not None
-        assert self._targets is not None
-        length = sqrt(place.dot(place))
-        if not length:
-            return 0.0, 0.0
-        alike = neighbours.points @ (place / np.float32(length))
-        return _blend(alike, neighbours.sharpness, self._targets)
 
 
 def _blend(

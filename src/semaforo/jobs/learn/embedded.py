@@ -8,14 +8,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from semaforo.jobs.learn.levels import POINTS, SHARPNESS
 from semaforo.routing.embedded import PARTS, Embedded
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Folds = Sequence[tuple[Indices, Indices]]
 
+POINTS = 1024
 _PENALTIES = (0.1, 1.0, 10.0, 100.0)
+_SHARPNESS = (5.0, 10.0, 20.0, 40.0)
 LEAST_ROWS = 30
 
 
@@ -77,11 +78,11 @@ def _tuned(
         return float(np.nanmean((targets[asked] - said) ** 2))
 
     if not len(fitted) or not np.isfinite(targets[asked]).any():
-        return _PENALTIES[1], SHARPNESS[1]
+        return _PENALTIES[1], _SHARPNESS[1]
     wide = places[asked].astype(np.float64)
     penalty = min(_PENALTIES, key=lambda p: error(wide @ _linear(places, targets, fitted, p)))
     points, scored = _points(places, targets, fitted, seed)
-    sharpness = min(SHARPNESS, key=lambda s: error(_near(places[asked], points, scored, s)))
+    sharpness = min(_SHARPNESS, key=lambda s: error(_near(places[asked], points, scored, s)))
     return penalty, sharpness
 
 

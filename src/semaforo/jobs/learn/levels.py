@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from semaforo.routing.predictor import Neighbours, Topics, softmax
+from semaforo.routing.predictor import Topics, softmax
 from semaforo.routing.trees import LEAVES, Trees
 from semaforo.routing.words import Words
 
@@ -17,11 +17,9 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0)
-SHARPNESS = (5.0, 10.0, 20.0, 40.0)
-DIMENSIONS = 48
-POINTS = 1024
+SHARPNESS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 TREES: dict[str, Any] = {
-    "max_iter": 120, "learning_rate": 0.05, "max_depth": 4, "max_leaf_nodes": LEAVES, "min_samples_leaf": 40,
+    "max_iter": 60, "learning_rate": 0.05, "max_depth": 4, "max_leaf_nodes": LEAVES, "min_samples_leaf": 40,
     "l2_regularization": 5.0, "early_stopping": False,
 }  # fmt: skip
 
@@ -33,21 +31,16 @@ class Texts(msgspec.Struct, frozen=True):
         words: How it was made.
         matrix: (n, v) scipy CSR, rows of length 1.
         unknown: (n,) share of buckets without a column.
-        space: (v, d) of a truncated SVD.
-        places: (n, d) in it, of length 1.
     """
 
     words: Words
     matrix: Any
     unknown: Floats
-    space: NDArray[np.float32]
-    places: NDArray[np.float32]
 
 
-def texts_of(words: Words, texts: Sequence[Sequence[str]], seed: int) -> Texts:
+def texts_of(words: Words, texts: Sequence[Sequence[str]]) -> Texts:
     """Turn texts, given as their words, into vectors."""
     from scipy import sparse
-    from sklearn.utils.extmath import randomized_svd
 
     found = [words.vector(text) for text in texts]
     starts = np.cumsum([0, *(len(at) for at, _, _ in found)])
@@ -56,15 +49,7 @@ def texts_of(words: Words, texts: Sequence[Sequence[str]], seed: int) -> Texts:
         shape=(len(texts), len(words.idf)),
     )
     unknown = np.array([share for _, _, share in found])
-    most = min(DIMENSIONS, min(matrix.shape) - 1)
-    if most < 2:
-        space = np.zeros((matrix.shape[1], 1), np.float32)
-    else:
-        _, _, rows = randomized_svd(matrix, most, n_iter=2, random_state=seed)
-        space = rows.T.astype(np.float32)
-    places = np.asarray(matrix @ space)
-    places /= np.maximum(np.linalg.norm(places, axis=1, keepdims=True), 1e-9)
-    return Texts(words, matrix, unknown, space, places.astype(np.float32))
+    return Texts(words, matrix, unknown)
 
 
 def fit_linear(texts: Texts, targets: Floats, rows: Indices, penalty: float) -> NDArray[np.float32]:
@@ -97,30 +82,10 @@ def fit_topics(
     return Topics(sums.T.astype(np.float16), sharpness, means)
 
 
-def fit_neighbours(texts: Texts, targets: Floats, rows: Indices, sharpness: float, seed: int) -> Neighbours:
-    """Return requests of training, at most `POINTS`, in the space of their words."""
-    kept = rows[~np.isnan(targets[rows]).any(axis=1)]
-    if len(kept) > POINTS:
-        kept = np.sort(np.random.default_rng(seed).choice(kept, POINTS, replace=False))
-    return Neighbours(texts.space.astype(np.float16), texts.places[kept], targets[kept], sharpness)
-
-
 def ask_topics(topics: Topics, matrix: Any) -> tuple[Floats, Floats]:
     """Return what `Predictor.levels` would for rows ``(n, v)``: the level ``(n, h)`` and the likeness ``(n,)``."""
     alike = np.asarray(matrix @ topics.centroids.astype(np.float32))
     return softmax(topics.sharpness * alike) @ topics.means, alike.max(axis=1).astype(np.float64)
-
-
-def ask_neighbours(neighbours: Neighbours, places: NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """Return the level ``(n, h)`` and the likeness ``(n,)`` for places ``(n, d)``."""
-    level = np.empty((len(places), neighbours.targets.shape[1]))
-    most = np.empty(len(places))
-    for part in np.array_split(np.arange(len(places)), max(1, len(places) // 1024)):
-        alike = places[part] @ neighbours.points.T
-        most[part] = alike.max(axis=1)
-        weights = softmax(neighbours.sharpness * alike)
-        level[part] = weights @ neighbours.targets
-    return level, most
 
 
 def fit_trees(rows: Floats, target: Floats, seed: int) -> Trees:

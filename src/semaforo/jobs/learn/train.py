@@ -47,7 +47,7 @@ class Setting(msgspec.Struct):
         groups: (n,) numbers of groups; empty where there are none.
         looks: (n, f) features of texts and further ones.
         texts: The words; None where there are none.
-        penalty, sharpness, closeness: Of the linear level, of topics, of neighbours.
+        penalty, sharpness: Of the linear level, of topics.
     """
 
     targets: Floats
@@ -58,22 +58,22 @@ class Setting(msgspec.Struct):
     seed: int
     penalty: float = 10.0
     sharpness: float = 20.0
-    closeness: float = 20.0
 
 
 def train(table: Table, *, seed: int = 0) -> Predictor:
     """Train a predictor.
 
     Args:
-        table: Scores of two models or more.
+        table: Scores of two models or more. Requests without any score are learned from as well: which words
+            there are, how rare, and which of them tell groups apart.
         seed: Of everything that is drawn.
 
     Raises:
         InvalidRequest: There is too little to learn from.
     """
-    n = len(table)
-    if n < LEAST_ROWS:
-        raise InvalidRequest(f"{n} requests are too few to learn from: take {LEAST_ROWS} at least")
+    n, scored = len(table), int((~np.isnan(table.scores)).any(axis=1).sum())
+    if scored < LEAST_ROWS:
+        raise InvalidRequest(f"{scored} requests are too few to learn from: take {LEAST_ROWS} at least")
     if len(table.models) < 2:
         raise InvalidRequest("there is one model only, and so nothing to choose")
     base = np.nanmean(table.scores, axis=0)
@@ -100,11 +100,11 @@ def train(table: Table, *, seed: int = 0) -> Predictor:
 def contrasts(deviations: Floats) -> tuple[Floats, Floats]:
     """Return targets ``(n, h)`` for deviations from the base ``(n, m)``, and the basis ``(h, m)`` that undoes it.
 
-    Where few requests were put to all models, each model is a target by itself.
+    Where few of the requests that have a score were put to all models, each model is a target by itself.
     """
     m = deviations.shape[1]
     whole = ~np.isnan(deviations).any(axis=1)
-    if whole.mean() < 0.5:
+    if whole.sum() < 0.5 * (~np.isnan(deviations)).any(axis=1).sum():
         return deviations, np.eye(m)
     mean = np.where(whole, deviations.mean(axis=1), np.nan)[:, None]
     if m == 2:
@@ -130,7 +130,7 @@ def _setting(table: Table, targets: Floats, seed: int) -> Setting:
         looks = np.stack(
             [text_vector(p, w) if p else looks[0] for p, w in zip(table.prompts, words, strict=True)]
         )
-        texts = levels.texts_of(learned(words), words, seed)
+        texts = levels.texts_of(learned(words), words)
     if table.features:
         looks = np.hstack([looks, table.numbers])
     named = table.groups if table.groups and len(set(table.groups)) > _GROUPS else table.tasks
@@ -180,21 +180,13 @@ def _tune(setting: Setting) -> None:
                 levels.ask_topics(msgspec.structs.replace(topics, sharpness=s), texts.matrix[test])[0]
             ),
         )
-    near = levels.fit_neighbours(texts, targets, train_rows, 1.0, setting.seed)
-    if len(near.points):
-        setting.closeness = min(
-            levels.SHARPNESS,
-            key=lambda s: error(
-                levels.ask_neighbours(msgspec.structs.replace(near, sharpness=s), texts.places[test])[0]
-            ),
-        )
 
 
 def _stack(setting: Setting, folds: list[tuple[Indices, Indices]]) -> tuple[Floats, Floats, Floats, Floats]:
     """Fit and ask all levels out of fold.
 
     Returns:
-        Weights of the stack (parts, h), the features of the trees (n, f), what tells domains apart (n, 4), and what
+        Weights of the stack (parts, h), the features of the trees (n, f), what tells domains apart (n, 2), and what
         the stack says out of fold (n, h).
     """
     from scipy.optimize import nnls
@@ -202,7 +194,7 @@ def _stack(setting: Setting, folds: list[tuple[Indices, Indices]]) -> tuple[Floa
     targets = setting.targets
     n, h = targets.shape
     said = np.zeros((n, len(PARTS), h))
-    novelty = np.ones((n, 4))
+    novelty = np.ones((n, 2))
     novelty[:, 0] = 0.0
     for fitted, asked in folds:
         _ask(setting, fitted, asked, said, novelty)
@@ -238,24 +230,21 @@ def _ask(setting: Setting, fitted: Indices, asked: Indices, said: Floats, novelt
     if len(setting.groups):
         topics = levels.fit_topics(texts, setting.groups, targets, fitted, setting.sharpness)
         said[asked, 2], novelty[asked, 1] = levels.ask_topics(topics, matrix)
-    near = levels.fit_neighbours(texts, targets, fitted, setting.closeness, setting.seed)
-    if len(near.points):
-        said[asked, 3], novelty[asked, 2] = levels.ask_neighbours(near, texts.places[asked])
 
 
 def _unheard(unknown: Floats) -> Floats:
-    """Return a logistic function ``(4,)`` of the share of unknown words, where no groups are there to learn from.
+    """Return a logistic function ``(3,)`` of the share of unknown words, where no groups are there to learn from.
 
     A share that one request of training in a hundred exceeds counts for a twentieth, a request of unknown words
     alone for all but a twentieth.
     """
     usual = min(float(np.quantile(unknown, 0.99)), 0.99)
     steep = 2.0 * np.log(19.0) / (1.0 - usual)
-    return np.array([steep, 0.0, 0.0, -steep * (1.0 + usual) / 2.0])
+    return np.array([steep, 0.0, -steep * (1.0 + usual) / 2.0])
 
 
 def _domain(usual: Floats, strange: Floats) -> Floats:
-    """Return a logistic regression ``(4,)`` that tells rows of left-out groups from rows of left-out folds.
+    """Return a logistic regression ``(3,)`` that tells rows of left-out groups from rows of left-out folds.
 
     It holds for a stream of which a share `STRANGE` comes from groups that were not in training.
     """
@@ -263,7 +252,7 @@ def _domain(usual: Floats, strange: Floats) -> Floats:
 
     rows = np.vstack([usual, strange])
     outside = np.repeat([0, 1], [len(usual), len(strange)])
-    model = LogisticRegression(C=100.0, max_iter=500).fit(rows[:, :3], outside)
+    model = LogisticRegression(C=100.0, max_iter=500).fit(rows, outside)
     return np.append(model.coef_[0], model.intercept_[0] + np.log(STRANGE / (1.0 - STRANGE)))
 
 
@@ -278,13 +267,11 @@ def _whole(
     domain: Floats,
 ) -> Predictor:
     texts, targets, every = setting.texts, setting.targets, np.arange(len(table))
-    linear = topics = near = None
+    linear = topics = None
     if texts is not None:
         linear = levels.fit_linear(texts, targets, every, setting.penalty)
         if len(setting.groups):
             topics = levels.fit_topics(texts, setting.groups, targets, every, setting.sharpness)
-        near = levels.fit_neighbours(texts, targets, every, setting.closeness, setting.seed)
-        near = near if len(near.points) else None
     means = task_means(targets, setting.tasks, setting.tasks)
     tasks = {task: means[i] for i, task in enumerate(table.tasks)}
     used = (inside[-1] > 0.0).any() or (outside[-1] > 0.0).any()
@@ -299,7 +286,6 @@ def _whole(
         words=texts.words if texts is not None else None,
         linear=linear,
         topics=topics,
-        neighbours=near,
         features=table.features,
         looks=len(TEXT_NUMBERS),
         trees=tuple(trees),
