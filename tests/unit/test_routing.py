@@ -208,18 +208,6 @@ def test_requests_without_a_score_tell_of_words() -> None:
         )
 
 
-def test_scores_that_are_kept_back_out_of_fold_are_not_looked_at() -> None:
-    table = sums(200)
-    one, _ = out_of_fold(table, folds=2, most=60, unscored=True)
-    # Whatever the others scored: the same 60 are drawn.
-    rng = np.random.default_rng(0)
-    drawn = np.zeros(200, bool)
-    for part in [np.sort(p) for p in np.array_split(rng.permutation(200), 2)]:
-        drawn[rng.choice(np.setdiff1d(np.arange(200), part), 60, replace=False)] = True
-    other = msgspec.structs.replace(table, scores=np.where(drawn[:, None], table.scores, 0.5))
-    assert np.array_equal(one, out_of_fold(other, folds=2, most=60, unscored=True)[0])
-
-
 def meant(rows: int, seed: int = 0) -> Table:
     """Requests whose words say nothing, and whose embedding says whether the weak model can."""
     rng = np.random.default_rng(seed)

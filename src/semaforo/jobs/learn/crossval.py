@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 def out_of_fold(
-    table: Table, *, folds: int = 5, apart: bool = False, most: int = 0, unscored: bool = False, seed: int = 0
+    table: Table, *, folds: int = 5, apart: bool = False, most: int = 0, seed: int = 0
 ) -> tuple[Floats, Floats]:
     """Predict the scores of all requests out of fold.
 
@@ -25,7 +24,6 @@ def out_of_fold(
         folds: How many.
         apart: Leave whole groups out, so that every request comes from a group that was not in training.
         most: Requests of training to use in each fold; 0 = all.
-        unscored: Use the others of training as well, without their scores.
         seed: Of the folds and of training.
 
     Returns:
@@ -41,12 +39,9 @@ def out_of_fold(
     scores, trust = np.zeros((n, len(table.models))), np.zeros(n)
     for part in parts:
         rest = np.setdiff1d(np.arange(n), part)
-        some = np.sort(rng.choice(rest, most, replace=False)) if most and len(rest) > most else rest
-        known = table.rows(rest if unscored else some)
-        if unscored:
-            scored = np.isin(rest, some)[:, None]
-            known = msgspec.structs.replace(known, scores=np.where(scored, known.scores, np.nan))
-        scorer = Scorer(train(known, seed=seed))
+        if most and len(rest) > most:
+            rest = np.sort(rng.choice(rest, most, replace=False))
+        scorer = Scorer(train(table.rows(rest), seed=seed))
         tasks = np.array(table.tasks, dtype=object)[part]
         for task in sorted(set(tasks.tolist())):
             asked = part[tasks == task]

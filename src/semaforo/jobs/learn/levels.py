@@ -17,10 +17,10 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0)
-SHARPNESS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+SHARPNESS = (5.0, 10.0, 20.0, 40.0, 80.0)
 TREES: dict[str, Any] = {
     "max_iter": 60, "learning_rate": 0.05, "max_depth": 4, "max_leaf_nodes": LEAVES, "min_samples_leaf": 40,
-    "l2_regularization": 5.0, "early_stopping": False,
+    "l2_regularization": 5.0, "max_features": 0.3, "early_stopping": False,
 }  # fmt: skip
 
 
