@@ -7,7 +7,7 @@ CONSTRAINTS := constraints/core.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
 # By itself and first: where a CPU build of this version is at hand, it is taken.
 TORCH := $(shell grep '^torch==' $(CONSTRAINTS))
-BENCHES := core faults path overload fuzz fusion graphs routing
+BENCHES := core faults path overload fuzz fusion graphs routing savings
 
 .DEFAULT_GOAL := help
 .PHONY: help install run learn test clients check bench docs clean

@@ -70,7 +70,7 @@ class Asker:
 def main() -> None:
     """Run the benchmark and report."""
     asked = options("savings", __doc__)
-    size = Size(2, 240, 120) if asked.quick else Size(10, 800, 400)
+    size = Size(2, 180, 90) if asked.quick else Size(10, 800, 400)
     report = Report("savings", "What a fleet saves beside the largest model of each task", asked)
     tasks = all_tasks(asked.quick)
     with tempfile.TemporaryDirectory(prefix="semaforo-bench-") as name, ExitStack() as running:
@@ -80,7 +80,7 @@ def main() -> None:
             report.progress(f"{data.name}: training")
             models[data.name] = trained(data, folder / data.name, asked.quick)
         report.progress("fitting cascades, judging models, training routers")
-        fleets = Fleets(folder, tasks, models)
+        fleets = Fleets(folder, tasks, models, asked.quick)
         fleets.make()
         servers = {
             ALONE: running.enter_context(Server.semaforo(fleets.alone)),

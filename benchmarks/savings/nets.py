@@ -1,7 +1,7 @@
 """Networks for images and sounds, trained here and written as ONNX: a linear one, a narrow one and a wide one.
 
-Each takes raw input and gives a label and probabilities. What a sound is looked at through (a short-time spectrum in
-mel bands) is part of the network.
+Each takes raw input and gives a label and probabilities. What a sound is looked at through (a short-time spectrum
+in mel bands) is part of the network.
 """
 
 from __future__ import annotations

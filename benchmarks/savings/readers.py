@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ Answer = dict[str, Array]
 def terms(text: str) -> list[str]:
     """Return words and pairs of words."""
     words = _WORD.findall(text.lower())
-    return words + [f"{a} {b}" for a, b in zip(words[:-1], words[1:], strict=True)]
+    return words + [f"{a} {b}" for a, b in pairwise(words)]
 
 
 class Words:

@@ -118,9 +118,9 @@ def show(
             f"{data.name}: {data.told}; models: {models[data.name].told}; cascade: {fleets.conditions[data.name]}"
         )
     report.note(
-        f"cascades may lose {GIVE_UP:.1%} with {CONFIDENCE:.0%} confidence where they are fitted; routers keep {KEEP:.0%} of "
-        f"the best quality; a core costs ${PRICE} an hour on both sides, and what no model does (HTTP, routing, "
-        "graphs) is in CPU seconds, not in dollars"
+        f"cascades may lose {GIVE_UP:.2%} with {CONFIDENCE:.0%} confidence where they are fitted; routers keep "
+        f"{KEEP:.1%} of the best quality; a core costs ${PRICE} an hour on both sides, and what no model does "
+        "(HTTP, routing, graphs) is in CPU seconds, not in dollars"
     )
     if report.keeping:
         _plot(report, tasks, books)
@@ -155,14 +155,16 @@ class Book:
 
 def _sides(report: Report, books: dict[str, list[Book]]) -> None:
     shown = table(
-        "Both sides", "side", "CPU s per 1,000", "$ per 1,000", "$ over CPU × price", "RSS MB", "accuracy", "p50 ms", "p99 ms",
+        "Both sides", "side", "CPU s per 1,000", "$ per 1,000", "$ over CPU × price", "RSS MB", "accuracy",
+        "p50 ms", "p99 ms",
     )  # fmt: skip
     for side, found in books.items():
         count = sum(int(book.answered.sum()) for book in found)
         cpu, dollars = sum(book.cpu_s for book in found), sum(book.dollars for book in found)
         seconds = np.concatenate([book.seconds for book in found])
         shown.add_row(
-            side, f"{1e3 * cpu / count:.3f}", f"{1e3 * dollars / count:.3g}", f"{dollars / (cpu * PRICE / 3600):.0%}",
+            side, f"{1e3 * cpu / count:.3f}", f"{1e3 * dollars / count:.3g}",
+            f"{dollars / (cpu * PRICE / 3600):.0%}",
             f"{np.mean([book.mb for book in found]):.0f}", f"{np.concatenate([b.right for b in found]).mean():.4f}",
             f"{1e3 * np.nanquantile(seconds, 0.5):.2f}", f"{1e3 * np.nanquantile(seconds, _SHARE):.2f}",
         )  # fmt: skip
@@ -171,7 +173,8 @@ def _sides(report: Report, books: dict[str, list[Book]]) -> None:
 
 def _by_task(report: Report, tasks: list[Data], books: dict[str, list[Book]]) -> None:
     shown = table(
-        "By task: the largest alone → the whole fleet", "task", "accuracy", "gap, points", "95 %", "$ per 1,000", "saved", "p50 ms", "p99 ms",
+        "By task: the largest alone → the whole fleet", "task", "accuracy", "gap, points", "95 %",
+        "$ per 1,000", "saved", "p50 ms", "p99 ms",
     )  # fmt: skip
     for number, data in enumerate(tasks):
         right = {side: _of(books[side], number, "right") for side in books}
@@ -198,7 +201,8 @@ def _shares(
     report: Report, tasks: list[Data], models: dict[str, Models], fleets: Fleets, whole: list[Book]
 ) -> None:
     shown = table(
-        "The whole fleet: who answered, and who was asked, cascades' steps included", "model", "judged", "answered", "asked", "$ per 1,000 asked",
+        "The whole fleet: who answered, and who was asked, cascades' steps included", "model", "judged",
+        "answered", "asked", "$ per 1,000 asked",
     )  # fmt: skip
     for number, data in enumerate(tasks):
         who = _of(whole, number, "who")

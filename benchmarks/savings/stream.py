@@ -25,7 +25,13 @@ _SPARE_S = 60.0
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What is asked: the requests, as they go over the wire, and when each is due (seconds; empty = closed loop)."""
+    """What is asked.
+
+    Attributes:
+        requests: As they go over the wire.
+        moments: When each is due, in seconds; empty = closed loop.
+        at_once: Requests on their way, in a closed loop.
+    """
 
     port: int
     requests: tuple[bytes, ...]

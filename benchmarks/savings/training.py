@@ -45,7 +45,9 @@ class Models(msgspec.Struct, frozen=True):
 def trained(data: Data, folder: Path, quick: bool) -> Models:
     """Train all models of a task and write them into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    make = {"intent": _texts, "digit": _images, "word": _sounds, "kind": _tables}[data.name]
+    if data.name == "kind":
+        return _tables(data, folder)
+    make = {"intent": _texts, "digit": _images, "word": _sounds}[data.name]
     return make(data, folder, quick)
 
 
@@ -60,13 +62,8 @@ def _texts(data: Data, folder: Path, quick: bool) -> Models:
         several(data.train, folder / "readers.joblib")
         large = {"python": f"{_READERS}:Readers", "options": _args(folder / "readers.joblib")}
         told = "linear on TF-IDF of words and pairs; the largest a mean of it and two networks"
-        return Models(
-            {"intent-words": small, "intent-large": large},
-            "intent-words",
-            "intent-large",
-            "intent-large",
-            told,
-        )
+        entries = {"intent-words": small, "intent-large": large}
+        return Models(entries, "intent-words", "intent-large", "intent-large", told)
     _sentences(data.train, weights, folder)
     large, short = (
         {"python": f"{_READERS}:Sentences", "options": _args(folder / name)}
@@ -185,7 +182,7 @@ def _deep(look: Callable[[], Any], width: int, classes: int) -> nets.Net:
 # --- tables -------------------------------------------------------------------------------------------------
 
 
-def _tables(data: Data, folder: Path, quick: bool) -> Models:
+def _tables(data: Data, folder: Path) -> Models:
     from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
@@ -197,14 +194,12 @@ def _tables(data: Data, folder: Path, quick: bool) -> Models:
     found = {
         "logistic": small,
         "boosted": HistGradientBoostingClassifier(max_iter=40, random_state=0),
-        "large": make_pipeline(
-            SimpleImputer(), RandomForestClassifier(100 if quick else 300, random_state=0)
-        ),
+        "large": make_pipeline(SimpleImputer(), RandomForestClassifier(300, random_state=0)),
     }
     for name, model in found.items():
         path = folder / f"kind-{name}.joblib"
         joblib.dump(model.fit(data.train.rows, data.train.truth), path)
         entries[f"kind-{name}"] = {"source": str(path), "options": {"allow_pickle": True}}
     return Models(
-        entries, "kind-logistic", "kind-large", "kind-large", "logistic regression, boosted trees, a forest"
+        entries, "kind-boosted", "kind-large", "kind-large", "logistic regression, boosted trees, a forest"
     )

@@ -37,6 +37,7 @@ KEYS = {
         "auto_accuracy", "auto_abstains_seen", "auto_abstains_unseen",
     },
     "fuzz": {"inputs", "server_errors", "hangs", "leaks"},
+    "savings": {"cpu_saved", "dollars_saved", "quality_gap_points", "p99_ratio", "memory_ratio", "failed"},
     "serving": {
         "cpu_vs_bare", "cpu_process_vs_bare", "grpc_vs_echo", "conv_vs_onnxruntime", "binary_vs_json",
         "kb_per_connection", "kb_per_stream", "errors",
@@ -51,6 +52,7 @@ MUST_BE_ZERO = {
     "graphs": ("copies_inprocess", "cancelled_that_went_on", "deadlocks_of_10000"),
     "routing": (),
     "fuzz": ("server_errors", "hangs", "leaks"),
+    "savings": ("failed",),
     "serving": ("errors",),
 }
 

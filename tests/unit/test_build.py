@@ -66,6 +66,15 @@ def test_every_variant_is_in_the_catalog_with_what_it_costs_and_is_worth(fleet: 
     )
 
 
+def test_a_graph_costs_nothing_but_what_its_steps_cost(fleet: Path) -> None:
+    text = fleet.read_text().replace("devices:", "devices:\n  cpu: {price: 3.60/h}", 1)
+    text = text.replace("models:", "models:\n  both: {task: digits, graph: {steps: {first: net}}}", 1)
+    fleet.write_text(text)
+    variants = blueprint(fleet).catalog.variants
+    assert variants["both/1/default"].cost.second == 0.0
+    assert variants["net/1/fp32"].cost.second > 0.0
+
+
 def test_a_copy_on_several_devices_costs_them_all(fleet: Path) -> None:
     one = "device: 'cuda:1'"
     for several in ("device: ['cuda:0', 'cuda:1']", "device: 'cuda:0, cuda:1'", "device: cuda:0+cuda:1"):

@@ -260,3 +260,34 @@ def test_in_a_simulation_nobody_waits_for_what_cannot_be_looked_at() -> None:
     ((_, answer),) = world.trace.finished
     assert answer.outcome == "done"
     assert answer.total_s < 0.1
+
+
+def test_what_a_graph_costs_is_learned_from_its_answers() -> None:
+    """Its price and its time say nothing of what its steps cost: the cheaper of two goes by what they have paid."""
+    prefer = Preference("cost", keep_quality=0.95)
+    rig = Rig(
+        fleet(
+            variant("graph", quality=0.95),
+            variant("large", quality=0.96, cost=Cost(second=1.0)),
+            tasks=[TaskType("t", prefer=prefer)],
+        )
+    )
+    rig.ready("g", "graph/1/v", slots=8)
+    rig.ready("l", LARGE, slots=8)
+    usual = next(c.cost for c in decided(rig.ask("first")).considered if c.variant == LARGE)
+    assert rig.runs_on("first") == "g"
+    rig.done("first", cost=0.5 * usual)
+    effects = rig.ask("cheap")
+    assert runs(effects)[0][0] == "g"
+    assert next(c.cost for c in decided(effects).considered if c.variant == "graph/1/v") == 0.5 * usual
+    rig.done("cheap", cost=4.0 * usual)
+    assert runs(rig.ask("dear"))[0][0] == "l"
+
+
+def test_what_a_graph_costs_grows_with_the_rows() -> None:
+    rig = Rig(fleet(variant("graph", quality=0.95), tasks=[TaskType("t")]))
+    rig.ready("g", "graph/1/v", slots=8)
+    rig.ask("four", rows=4)
+    rig.done("four", cost=0.4)
+    (seen,) = decided(rig.ask("two", rows=2)).considered
+    assert seen.cost == 0.2

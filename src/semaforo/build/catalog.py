@@ -365,7 +365,9 @@ class _Entry:
         charged = self._variant.cost or self._model.cost
         devices = self._file.settings.devices
         each = [devices.get(name) or devices.get(name.partition(":")[0]) for name in devices_of(self._device)]
-        price = 0.0 if self._model.url else sum(device.price for device in each if device)
+        # A graph holds no device: its steps pay, and what they come to is learned.
+        free = self._model.url or self._model.graph is not None
+        price = 0.0 if free else sum(device.price for device in each if device)
         return Cost(
             second=price,
             input_token=charged.input * _PER_MILLION,

@@ -3,7 +3,8 @@
 Rules this module keeps:
 
 1. A variant has a posterior of its quality once there was feedback on it; until then what was measured counts.
-2. Plans rest on the posterior's `shown`: when that moves, they are made anew.
+2. Plans rest on the posterior's `shown`, and on what graphs have cost (`planned`): when these move, they are made
+   anew.
 3. Where it is known what the request looked like, a change is what does not follow from that. The regression begins
    anew with every one that is found, and where what it says is worse than nothing.
 4. What is remembered over a restart counts only for the very same artefact; the driver sees to that.
@@ -22,6 +23,9 @@ from semaforo.core.plan import Planner
 from semaforo.core.state import History, Job, State
 from semaforo.policy import bandit, posterior, route
 from semaforo.policy.pace import Pace
+
+_MOVED = 0.25
+"""Share by which what a graph costs has to move before plans are made anew."""
 
 
 class Historian:
@@ -67,14 +71,20 @@ class Historian:
         out.append(Believed(event.variant, believed.shown, before, believed.given, changed))
         return True
 
-    def served(self, variant: str, job: Job, cost: float, now: float) -> None:
-        """Note what an answer took and cost."""
+    def served(self, variant: str, job: Job, cost: float, now: float, *, told: bool) -> None:
+        """Note what an answer took and cost; `told` where that is no matter of its price and its time."""
         history = self._of(variant)
         queue = self.state.queues.get(job.task)
         waiting = sum(queue.rows) if queue is not None else 0
         spent = history.latency[0 if not waiting else 1 if waiting <= 8 else 2 if waiting <= 64 else 3]
         spent.add(now - job.arrived)
         history.cost.add(cost)
+        if told:
+            history.row.add(cost / job.rows)
+            planned, seen = history.planned, history.row.value
+            if planned is None or abs(seen - planned) > _MOVED * planned:
+                history.planned = seen
+                self._planner.forget()
         task = self.state.catalog.tasks.get(job.task)
         if task is not None and task.prefer.at_most:
             pace = self.state.paces.get(job.task)

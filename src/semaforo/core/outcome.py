@@ -99,7 +99,7 @@ class Outcomes:
                 # A driver's timers are coarser than a short deadline: late is late all the same.
                 self._ledger.expire(job, now, answers, cost)
             else:
-                self._historian.served(batch.variant, job, cost, now)
+                self._historian.served(batch.variant, job, cost, now, told=event.cost is not None)
                 self._ledger.finish(
                     job,
                     "done",

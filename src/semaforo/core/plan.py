@@ -137,7 +137,12 @@ class Planner:
                 ruled_out.append(Considered(variant.id, name, detail, quality=float(variant.quality or 0.0)))
             else:
                 fixed = route.predicted_cost(variant, request, 0.0, tokens)
-                kept.append((variant, book, route.predicted_cost(variant, request, seconds, tokens), fixed))
+                cost = route.predicted_cost(variant, request, seconds, tokens)
+                history = state.history.get(variant.id)
+                if history is not None and history.planned is not None:
+                    # What a graph costs, its steps have shown: neither its price nor its time says.
+                    fixed = cost = history.planned * request.ref.rows
+                kept.append((variant, book, cost, fixed))
         choices = _choices(kept, task)
         lane = self._lane(task, choices, request.ref.shape) if with_lane and choices else -1
         return Plan(task, choices, tuple(ruled_out), route.weights_of(task.prefer), lane)

@@ -220,6 +220,8 @@ class History(msgspec.Struct):
         quality: What is believed of it; None before the first feedback.
         latency: Seconds from arrival to answer while nothing waited for its task, up to 8 rows, up to 64, more.
         cost: US dollars of an answer.
+        row: Of what tells itself what an answer cost (a graph, whose steps pay): US dollars of a row.
+        planned: The cost of a row that plans rest on; None before the first such answer.
         ridge: How its quality depends on what a request looks like; None before the first feedback that knew.
     """
 
@@ -228,6 +230,8 @@ class History(msgspec.Struct):
         default_factory=lambda: (Mean(), Mean(), Mean(), Mean())
     )
     cost: Mean = msgspec.field(default_factory=Mean)
+    row: Mean = msgspec.field(default_factory=Mean)
+    planned: float | None = None
     ridge: Ridge | None = None
 
 
