@@ -19,7 +19,7 @@ from benchmarks.savings.data import RATE, Part
 
 WINDOW, HOP, MELS = 128, 64, 24
 _SEGMENTS = 4
-_BATCH = 64
+_BATCH = 32
 _OPSET = 17
 
 

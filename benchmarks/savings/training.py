@@ -152,22 +152,22 @@ def _sounds(data: Data, folder: Path, quick: bool) -> Models:
 def _nets(data: Data, folder: Path, look: Callable[[], Any], quick: bool) -> Models:
     kinds = {
         "linear": (partial(_linear, look, data.classes), 10 if quick else 30, 0.05),
-        "narrow": (partial(_deep, look, 6 if quick else 8, data.classes), 4 if quick else 12, 0.01),
-        "large": (partial(_deep, look, 12 if quick else 48, data.classes), 3 if quick else 6, 0.005),
+        "narrow": (partial(_deep, look, 6 if quick else 8, data.classes), 5 if quick else 12, 0.01),
+        "large": (partial(_deep, look, 12 if quick else 48, data.classes), 5, 0.01 if quick else 0.004),
     }
     entries: dict[str, dict[str, Any]] = {}
     for name, (make, rounds, rate) in kinds.items():
         net = nets.trained(make, data.train, rounds, rate)
         if quick and name == "large":
             # What is trained in seconds is not dear: here it looks at many copies of its input.
-            net.shifts = 2
+            net.shifts = 1
         path = folder / f"{data.name}-{name}.onnx"
         nets.write(net, data.train, data.field, path)
         entries[f"{data.name}-{name}"] = {"source": str(path)}
     quickest, largest = f"{data.name}-narrow", f"{data.name}-large"
     return Models(
         entries, quickest, largest, largest,
-        "linear on means, a narrow convolutional net, and a wide one" + (" on 25 copies" if quick else ""),
+        "linear on means, a narrow convolutional net, and a wide one" + (" on 9 copies" if quick else ""),
     )  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def _tables(data: Data, folder: Path) -> Models:
     found = {
         "logistic": small,
         "boosted": HistGradientBoostingClassifier(max_iter=40, random_state=0),
-        "large": make_pipeline(SimpleImputer(), RandomForestClassifier(300, random_state=0)),
+        "large": make_pipeline(SimpleImputer(), RandomForestClassifier(200, random_state=0)),
     }
     for name, model in found.items():
         path = folder / f"kind-{name}.joblib"
