@@ -54,6 +54,7 @@ class Data(msgspec.Struct, frozen=True):
         kind: Type of its input in a fleet file.
         classes: Number of classes.
         told: What it is, for the report.
+        looks: What a fleet file says of how routers look at its input.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Data(msgspec.Struct, frozen=True):
     judge: Part
     test: Part
     told: str
+    looks: dict[str, Any] = {}
 
 
 def all_tasks(quick: bool) -> list[Data]:
@@ -108,7 +110,7 @@ def images(quick: bool) -> Data:
     told = (
         f"{len(truth):,} handwritten digits, enlarged to {SIDE} × {SIDE}, each clean, blurred and with noise"
     )
-    return Data("digit", "image", f"fp32[{SIDE},{SIDE}]", 10, *parts, told)
+    return Data("digit", "image", f"fp32[{SIDE},{SIDE}]", 10, *parts, told, {"looks": "image"})
 
 
 def sounds(quick: bool) -> Data:
@@ -122,7 +124,7 @@ def sounds(quick: bool) -> Data:
     told = (
         f"{count:,} sounds of {_WORDS} made-up words at {', '.join(f'{s:g}' for s in _SNRS_DB)} dB of noise"
     )
-    return Data("word", "sound", f"fp32[{LONG}]", _WORDS, *parts, told)
+    return Data("word", "sound", f"fp32[{LONG}]", _WORDS, *parts, told, {"looks": "audio", "rate": RATE})
 
 
 def _spoken(phones: Array, rng: np.random.Generator) -> Array:
@@ -160,7 +162,7 @@ def tables() -> Data:
     rows[half_empty[:, None] & (rng.random(rows.shape) < 0.5)] = np.nan
     parts = [Part(rows[at].astype(np.float32), truth[at].astype(np.int64)) for at in _slices(count)]
     told = f"{count:,} made rows of {COLUMNS} numbers (make_classification), a tenth of them half empty"
-    return Data("kind", "features", f"fp32[{COLUMNS}]", 5, *parts, told)
+    return Data("kind", "features", f"fp32[{COLUMNS}]", 5, *parts, told, {"looks": "table"})
 
 
 def _slices(count: int) -> list[slice]:

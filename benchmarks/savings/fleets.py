@@ -24,7 +24,10 @@ from benchmarks.report import ROOT
 from benchmarks.savings.data import Data, Part
 from benchmarks.savings.training import Models
 from semaforo import Fleet
-from semaforo.features.extract import tensor_signals
+from semaforo.entities import TaskType
+from semaforo.features.extract import text_of
+from semaforo.features.plan import looked_at, plan_of
+from semaforo.features.signals import Signals
 
 PRICE = 0.04
 """US dollars for an hour of a core."""
@@ -99,8 +102,10 @@ class Fleets:
         tasks = {}
         for data in self._tasks:
             tasks[data.name] = {
-                "inputs": {data.field: data.kind}, "outputs": {"probabilities": f"fp32[{data.classes}]"}, **more,
-            }  # fmt: skip
+                "inputs": {data.field: {"type": data.kind, **data.looks}},
+                "outputs": {"probabilities": f"fp32[{data.classes}]"},
+                **more,
+            }
             if more and data.name in self._routers:
                 tasks[data.name]["router"] = {"file": str(self._routers[data.name])}
         whole = {"devices": {"cpu": {"price": f"{PRICE}/h"}}, "tasks": tasks, "models": models}
@@ -121,9 +126,8 @@ class Fleets:
     def _judge(self, fleet: Fleet, data: Data) -> Path:
         """Ask every model of a task for the rows that judge; note its quality, and write a table of scores."""
         table = self._folder / f"{data.name}-scores.csv"
-        signals = [
-            tensor_signals({data.field: given(data, data.judge, i, i + 1)}) for i in range(len(data.judge))
-        ]
+        task = next(task for task in fleet.tasks() if task.name == data.name)
+        signals = [seen(task, given(data, data.judge, i, i + 1)) for i in range(len(data.judge))]
         names = sorted({name for signal in signals for name in signal.numbers})
         with table.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -134,8 +138,8 @@ class Fleets:
                 right, cost = self._asked(fleet, model, data)
                 self.qualities[model] = float(right.mean())
                 for i, signal in enumerate(signals):
-                    seen = [signal.numbers.get(name, "") for name in names]
-                    writer.writerow([i, data.name, model, int(right[i]), cost, signal.text, *seen])
+                    numbers = [signal.numbers.get(name, "") for name in names]
+                    writer.writerow([i, data.name, model, int(right[i]), cost, signal.text, *numbers])
         return table
 
     def _asked(self, fleet: Fleet, model: str, data: Data) -> tuple[Array, float]:
@@ -172,6 +176,15 @@ class Fleets:
         if run.returncode:
             raise SystemExit(f"semaforo {' '.join(words)}\n{run.stderr}")
         return json.loads(run.stdout)
+
+
+def seen(task: TaskType, array: Array) -> Signals:
+    """Return what a router sees of one row ``(1, …)``, as the server looks at it."""
+    plan = plan_of(task)
+    numbers: dict[str, float] = {}
+    for part in plan.parts:
+        numbers |= looked_at(part, array)
+    return Signals(text_of([array] if plan.texts else []), numbers)
 
 
 def given(data: Data, part: Part, start: int, end: int) -> Array:
