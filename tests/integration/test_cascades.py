@@ -72,7 +72,7 @@ def test_samples_and_models_that_agree(fleet: Fleet) -> None:
     [
         ("by: routers/chat.router", "by: routers/none.router", "No such file"),
         ("by: routers/chat.router", "by: models.py", "is no trained router"),
-        ("{verify: cheap, by: routers/chat.router}", "{verify: cheap}", "name the file of a verifier"),
+        ("{verify: cheap, by: routers/chat.router}", "{verify: cheap}", "holds no verifier"),
         ("by: routers/chat.router", f'by: routers/chat.router, sha256: "{"0" * 64}"', "has the digest"),
         ("by: routers/chat.router", "by: routers/chat.router, against: lage", "Did you mean 'large'"),
         ("cheap: small", "cheap: guess", "was trained on answers of 'small', and 'cheap' asks guess"),
@@ -203,3 +203,22 @@ def test_no_escalation_that_cannot_end_in_time(fleet: Fleet, fleet_file: Path) -
     assert patient.text() == "It is 91."
     assert patient.answer is not None
     assert not patient.answer.without
+
+
+def test_a_verifier_may_lie_in_a_folder_of_versions(fleet_file: Path) -> None:
+    routers = fleet_file.parent / "routers"
+    (routers / "chat/2").mkdir(parents=True)
+    (routers / "chat.router").rename(routers / "chat/2/chat.router")
+    text = fleet_file.read_text()
+    fleet_file.write_text(text.replace("by: routers/chat.router", "by: routers/chat"))
+    with Fleet.open(fleet_file) as fleet:
+        assert fleet.chat("careful", "61 + 30?").text() == "It is 91."
+
+
+def test_samples_are_drawn_anew_beside_a_cache(fleet_file: Path) -> None:
+    cached = "chat: {kind: chat, cache: {exact: true, sampled: true}}"
+    fleet_file.write_text(fleet_file.read_text().replace("chat: {kind: chat}", cached))
+    with Fleet.open(fleet_file) as fleet:
+        # This one keeps a guess, and four copies of it would agree.
+        assert fleet.chat("agreeing", "61 + 30?", temperature=0.5).text() == "It is 91."
+        assert fleet.chat("consistent", "61 + 30?", temperature=0.5).text() == "It is 91."

@@ -11,7 +11,7 @@ import yaml
 
 from semaforo.api.function import annotated_output, declared
 from semaforo.build import Built
-from semaforo.build.verifiers import digest_of
+from semaforo.build.verifiers import digest_of, file_of
 from semaforo.config.graphs import STEP_KEYS
 from semaforo.entities.units import parse_duration
 from semaforo.errors import ConfigError, nearest
@@ -310,7 +310,7 @@ class Graph:
 
         Args:
             answer: The step whose answer is looked at, or an output of it.
-            by: File of the verifier, as `semaforo router train --cascade` writes one.
+            by: File of the verifier, or a folder of its versions, as `semaforo router train --cascade` writes one.
             against: The dear model; the only other one that it knows where left out.
             name: Of the step; ``verify`` where left out.
             inputs: What it knows of the question: name → value; the graph's inputs where left out.
@@ -319,7 +319,7 @@ class Graph:
         Raises:
             ConfigError: A name is taken.
         """
-        path = Path(by).absolute()
+        path = file_of(Path(by).absolute())
         looked_at = answer.name if isinstance(answer, Given) else answer.text
         return self._add(
             "verify", str(path), name or "verify", inputs, when, after, delay, {"against": against},

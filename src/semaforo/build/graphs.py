@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from semaforo.build.verifiers import check_verifiers, digest_of, models_of
+from semaforo.build.verifiers import check_verifiers, digest_of, file_of, models_of
 from semaforo.catalog import Catalog, Scaling
 from semaforo.config import FleetFile, Problem
 from semaforo.config.graphs import GraphSettings, StepSettings
@@ -162,7 +162,7 @@ def _step(name: str, settings: StepSettings, folder: Path, fitted: bool) -> Step
     if kind == "call":
         target = imported(target, folder)
     elif kind == "verify":
-        target = str(folder / settings.by)
+        target = str(file_of(folder / settings.by) if settings.by else folder)
     options: dict[str, Any] = dict(settings.options)
     if settings.weights:
         options["weights"] = settings.weights

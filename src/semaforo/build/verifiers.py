@@ -9,6 +9,7 @@ from pathlib import Path
 from semaforo.catalog import Catalog
 from semaforo.errors import ArtefactError
 from semaforo.graph.graph import Graph, Step, step_of
+from semaforo.repository.routers import newest
 from semaforo.routing.router import Router
 from semaforo.routing.verifier import Verifier
 
@@ -21,6 +22,15 @@ def digest_of(path: Path) -> str:
         return sha256(path.read_bytes()).hexdigest()
     except OSError:
         return ""
+
+
+def file_of(path: Path) -> Path:
+    """Return the file of a verifier: of the newest version where a folder of them is named."""
+    try:
+        return newest(path)
+    except ArtefactError:
+        # A folder that holds none: told with its line by `check_verifiers`.
+        return path
 
 
 def check_verifiers(graph: Graph, catalog: Catalog, fitted: bool, say: Say) -> None:
@@ -52,7 +62,7 @@ def _problem(graph: Graph, step: Step, catalog: Catalog, fitted: bool) -> tuple[
     if path.is_dir():
         return (
             "by",
-            "is missing: name the file of a verifier that `semaforo router train --cascade` has written",
+            f"{path} holds no verifier: name a file that `semaforo router train --cascade` has written",
         )
     try:
         data = path.read_bytes()

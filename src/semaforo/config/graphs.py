@@ -44,7 +44,9 @@ class StepSettings(msgspec.Struct, frozen=True, kw_only=True):
     verify: Annotated[str, Key(
         "Step (or its output) whose answer a trained verifier looks at; gives `gain` and `trust`.",
     )] = ""  # fmt: skip
-    by: Annotated[str, Key("File of the verifier, seen from the fleet file.")] = ""
+    by: Annotated[
+        str, Key("File of the verifier, or a folder of its versions, seen from the fleet file.")
+    ] = ""
     against: Annotated[str, Key(
         "Model whose gain it predicts, as in the table it was trained on; the only other one where left out.",
     )] = ""  # fmt: skip

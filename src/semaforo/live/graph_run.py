@@ -379,6 +379,10 @@ class GraphRun:
         body["messages"] = [{"role": "user", "content": text}] if text is not None else messages
         request = self.request(step, Ref(1, len(text or "")), deadline, stream=True)
         request = msgspec.structs.replace(request, prompt_tokens=chat_tokens(body))
+        if step.samples > 1:
+            # An answer that was kept agrees with itself.
+            contract = msgspec.structs.replace(request.contract, fresh=True)
+            request = msgspec.structs.replace(request, contract=contract)
         stream = self._conductor.stream(request, Chat(body))
         said: list[str] = []
         try:
