@@ -295,10 +295,11 @@ def scores(rng: Random, rig: Rig) -> DispatcherEvent:
     rid = rng.choice(waiting) if waiting else some_request(rng, rig)
     gain = {v: rng.uniform(-1.0, 1.0) for v in rig.model.catalog.variants if rng.random() < 0.8}
     context = random_context(rng)
-    if rng.random() < 0.5:
+    chance = aside(rng)
+    if chance.random() < 0.5:
         return Scored(rid, gain, 1.0, context)
-    beside = {v: rng.uniform(-1.0, 1.0) for v in rig.model.catalog.variants if rng.random() < 0.8}
-    return Scored(rid, gain, 1.0, context, router="1", other=rng.choice(("", "2")), beside=beside)
+    beside = {v: chance.uniform(-1.0, 1.0) for v in rig.model.catalog.variants if chance.random() < 0.8}
+    return Scored(rid, gain, 1.0, context, router="1", other=chance.choice(("", "2")), beside=beside)
 
 
 def change(rng: Random, rig: Rig) -> DispatcherEvent:
