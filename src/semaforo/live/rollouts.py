@@ -152,12 +152,13 @@ class Rollouts:
         found = self._assigned.get(effect.request)
         if found is None:
             return
-        tryout = self._tryout(found)
-        if not found.heard or tryout is None:
-            del self._assigned[effect.request]
-        elif effect.outcome in ("done", "failed"):
-            done = effect.outcome == "done"
+        tryout, done = self._tryout(found), effect.outcome == "done"
+        counts = tryout is not None and found.heard
+        if tryout is not None and counts and (done or effect.outcome == "failed"):
             tryout.finished(done, effect.cost, effect.total_s, found.by_candidate, found.share, found.apart)
+        if not (counts and done and found.share):
+            # No feedback on it will be of use.
+            del self._assigned[effect.request]
 
     def judged(self, feedback: Feedback) -> None:
         """Take in what an answer was worth, and do what follows."""
