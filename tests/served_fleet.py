@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from semaforo.build import Secrets, engine_for
 from semaforo.catalog.state import Catalog, Scaling
 from semaforo.entities import ReplicaSpec, TaskType, TensorSpec, Variant
+from semaforo.features.plan import Sources
 from semaforo.live.engine import Engine
 from semaforo.repository.routers import Routed
 from semaforo.routing.tasks import TaskModel
@@ -212,6 +213,7 @@ def serving(
     secrets: Secrets | None = None,
     tasks: TaskModel | None = None,
     routers: Mapping[str, Routed] | None = None,
+    sources: Sources | None = None,
 ) -> Iterator[Served]:
     """Serve a catalog on a free port until the block ends."""
     settings = settings or ServerSettings(port=0, grace_s=2.0)
@@ -220,7 +222,7 @@ def serving(
 
     async def serve() -> None:
         ending = asyncio.Event()
-        engine = engine_for(secrets=secrets, tasks=tasks, routers=routers)
+        engine = engine_for(secrets=secrets, tasks=tasks, routers=routers, sources=sources)
         try:
             await engine.start(catalog)
             kept = KeptAnswers(settings.idempotency_entries, settings.idempotency_ttl_s)

@@ -104,6 +104,17 @@ def test_every_variant_is_measured_and_noted_for_serve(folder: Path) -> None:
         0.875,
         0.5,
     ]
+    profiles = blueprint(folder / "fleet.yaml").sources.profiles
+    assert set(profiles) == {"right/1/default", "often/1/a", "often/1/b"}
+    column = profiles["often/1/b"].columns["x.mean"]
+    assert profiles["often/1/b"].rows == 200
+    assert (column.low, column.high) == pytest.approx((-1.0, 1.0), abs=0.03)
+    # What another file was measured on says nothing of this one, nor does a note that is broken.
+    (folder / "models/right/1/features.json").write_text(
+        (folder / "models/often/1/features.json").read_text()
+    )
+    (folder / "models/often/1/features.json").write_text("[]")
+    assert blueprint(folder / "fleet.yaml").sources.profiles == {}
 
 
 def test_a_model_that_has_changed_is_measured_again(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sqlite3
 import time
 from functools import cache
@@ -11,20 +12,26 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
 
 from semaforo import Fleet
 from semaforo.build import blueprint
+from semaforo.catalog import Catalog
 from semaforo.config.fleet import FleetFileError
-from semaforo.entities import Look, TaskType, TensorSpec
-from semaforo.features.plan import Sources
+from semaforo.entities import BatchProfile, Cost, Look, TaskType, TensorSpec, Variant
+from semaforo.features.plan import Sources, plan_of
+from semaforo.features.profile import DataProfile, profile_of
 from semaforo.jobs.learn.train import train
-from semaforo.live.looking import AGAIN, MOST_WAITING, Looking, Seen
+from semaforo.live.drifting import Drifting, numbers_of
+from semaforo.live.looking import AGAIN, MOST_WAITING, Looking, Seen, everything
 from semaforo.routing.router import Router
 from semaforo.routing.table import Table
+from semaforo.server.settings import ServerSettings
 from semaforo.wire.payload import Chat, Tensors
+from served_fleet import serving
 
 FLEET = """\
 tasks:
@@ -81,14 +88,14 @@ def noisy(seed: int) -> np.ndarray:
 def router(name: str, low: tuple[float, float], high: tuple[float, float]) -> Router:
     """Return a router for which a feature tells where the small model fails."""
     rng = np.random.default_rng(0)
-    bad = rng.random(300) < 0.4
-    numbers = np.where(bad, rng.uniform(*high, 300), rng.uniform(*low, 300))[:, None]
-    scores = np.stack([1.0 - bad, np.full(300, 0.9)], axis=1)
-    empty = ("",) * 300
+    bad = rng.random(160) < 0.4
+    numbers = np.where(bad, rng.uniform(*high, 160), rng.uniform(*low, 160))[:, None]
+    scores = np.stack([1.0 - bad, np.full(160, 0.9)], axis=1)
+    empty = ("",) * 160
     table = Table(
-        ("small", "large"), ("digits",) * 300, empty, scores, np.full(scores.shape, np.nan), (name,), numbers
+        ("small", "large"), ("digits",) * 160, empty, scores, np.full(scores.shape, np.nan), (name,), numbers
     )
-    return Router(train(table), 300)
+    return Router(train(table), 160)
 
 
 @pytest.fixture
@@ -198,6 +205,161 @@ def test_an_extractor_is_installed_by_an_entry_point(
     point = EntryPoint("stripes", f"{__name__}:none", "semaforo.features")
     with pytest.raises(FleetFileError, match=r"the extractor 'stripes' .* cannot be imported here"):
         blueprint(fleet_file)
+
+
+# --- drift ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at every request, whatever it costs."""
+    monkeypatch.setattr("semaforo.live.drifting.SHARE", 1e9)
+
+
+def infer(http: httpx.Client, image: np.ndarray, task: str = "digits") -> str:
+    rows = image.reshape(-1, 64)
+    tensor = {"name": "image", "shape": list(rows.shape), "datatype": "FP32", "data": rows.ravel().tolist()}
+    answer = http.post(f"/v2/models/{task}/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 200, answer.text
+    return answer.headers["semaforo-request-id"]
+
+
+def profiled(*seeds: range) -> DataProfile:
+    """Return the profile of noisy pictures as an evaluation makes it."""
+    task = TaskType("digits", inputs=(TensorSpec("image", "FP32", (64,)),), looks={"image": Look("image")})
+    plan = plan_of(task)
+    found = profile_of(
+        [everything(plan, Tensors({"image": noisy(seed)[None]})).numbers for s in seeds for seed in s]
+    )
+    assert found is not None
+    return found
+
+
+@pytest.mark.usefixtures("all_looked_at")
+def test_drift_is_seen_where_requests_are_not_what_models_were_measured_on(
+    fleet_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # No router is needed for that: what is said of a model comes from its own profile.
+    lines = (line for line in FLEET.splitlines(True) if "router" not in line and "features" not in line)
+    fleet_file.write_text("".join(lines))
+    plan = blueprint(fleet_file)
+    sources = Sources(
+        profiles={"small/1/default": profiled(range(200)), "large/1/default": profiled(range(200))}
+    )
+    settings = ServerSettings(port=0, grace_s=2.0)
+    with (
+        serving(plan.catalog, settings, sources=sources) as served,
+        httpx.Client(base_url=served.url) as http,
+    ):
+
+        def known(variant: str) -> dict[str, Any]:
+            found = http.get("/semaforo/v1/quality").json()["variants"]
+            return next(one for one in found if one["variant"] == variant)
+
+        for seed in range(120):
+            infer(http, noisy(1000 + seed))
+        assert known("small/1/default")["drift"]["drifted"] is False
+        assert known("small/1/default")["drift"]["outside"] < 0.1
+        # Whoever answers: what a router sends to one variant is no drift.
+        assert known("large/1/default")["drift"] == known("small/1/default")["drift"]
+        for seed in range(160):
+            infer(http, noisy(2000 + seed) * 3)
+        drift = known("large/1/default")["drift"]
+        assert drift["drifted"] is True
+        assert drift["index"] > 0.25
+        assert "image.contrast" in drift["features"]
+        assert (
+            caplog.text.count("the requests of 'digits' have drifted from what its models were measured on")
+            == 1
+        )
+        metrics = http.get("/metrics").text
+        assert 'semaforo_variant_drift_index{model="small"' in metrics
+        (image,) = (c for c in http.get("/semaforo/v1/figures").json()["looks"] if c["extractor"] == "image")
+        # One that took a thread is waited for, and others pass meanwhile.
+        assert 200 < image["count"] <= 280
+        assert (
+            f'semaforo_feature_looks_total{{extractor="image",task="digits"}} {image["count"]}.0' in metrics
+        )
+        assert 0.0 < image["seconds"] < image["count"] * 0.1
+
+
+def test_a_request_is_told_how_far_it_is_from_the_training_of_its_router(fleet_file: Path) -> None:
+    found = router("image.noise", (0.0, 2.0), (3.0, 9.0))
+    known = msgspec.structs.replace(found, data={"digits": profiled(range(200))})
+    (fleet_file.parent / "digits.router").write_bytes(known.encode())
+    with Fleet.open(fleet_file) as fleet:
+        fleet.infer("digits", image=noisy(0))
+        usual = fleet.infer("digits", image=noisy(1))
+        strange = fleet.infer("digits", image=noisy(2) * 100)
+        many = fleet.infer("digits", image=np.stack([noisy(3), noisy(4)]))
+        assert "of its features out of the range that its models were measured on" in strange.why
+        assert "of its features out of the range" not in many.why
+        shares = [float(why.split("% of its features")[0].split()[-1]) for why in (usual.why, strange.why)]
+        assert shares[0] < 15.0 < 30.0 < shares[1]
+    assert "drift" in kept(fleet_file.parent)[1]
+
+
+@pytest.mark.usefixtures("all_looked_at")
+def test_texts_drift_too() -> None:
+    task = TaskType("t", inputs=(TensorSpec("x", "BYTES"),))
+
+    def said(words: str) -> Tensors:
+        return Tensors({"x": np.array([words.encode()], object)})
+
+    rng = np.random.default_rng(0)
+    texts = [
+        " ".join(rng.choice(["where", "is", "the", "house", "tree"], rng.integers(3, 9))) for _ in range(250)
+    ]
+    known = profile_of([numbers_of(everything(plan_of(task), said(text))) for text in texts])
+    assert known is not None
+    catalog = Catalog(
+        variants={"m/1/v": Variant("m/1/v", "m", "1", "v", "t", 0.9, Cost(), BatchProfile(1e-3, 0.0))}
+    )
+
+    async def live() -> list[bool]:
+        found = Drifting(
+            Looking(Sources(), {"t": task}.get), {"m/1/v": known}, lambda name: None, lambda: catalog
+        )
+        drifted = []
+        for words in (texts[:150], ["Бытие определяет сознание"] * 150):
+            for text in words:
+                found.answered("m/1/v", said(text))
+                await asyncio.sleep(0)
+            drifted.append(found.drifts()["m/1/v"].drifted)
+        return drifted
+
+    assert asyncio.run(live()) == [False, True]
+
+
+def test_looking_for_drift_costs_a_hundredth_of_the_time() -> None:
+    now = [0.0]
+
+    def own(inputs: Any) -> dict[str, float]:
+        now[0] += 0.001
+        return {"n": 1.0}
+
+    task = TaskType("t", inputs=(TensorSpec("x", "FP32", (4,)),))
+    looking = Looking(Sources(own={"t": own}), {"t": task}.get, lambda: now[0])
+    variants = {"m/1/v": Variant("m/1/v", "m", "1", "v", "t", 0.9, Cost(), BatchProfile(1e-3, 0.0))}
+    catalog = Catalog(variants=variants)
+    known = profile_of([{"own.n": 1.0}] * 40)
+    assert known is not None
+
+    async def live() -> int:
+        found = Drifting(looking, {"m/1/v": known}, lambda name: None, lambda: catalog, lambda: now[0])
+        payload = Tensors({"x": np.zeros((1, 4), np.float32)})
+        # The first look takes a thread, and is no measure of the others.
+        await look(looking, payload)
+        now[0] = 0.0
+        for _ in range(2000):
+            found.answered("m/1/v", payload)
+            while found._due == math.inf:
+                await asyncio.sleep(0)
+            now[0] += 0.0005
+        return looking.costs["t", "own"].count - 1
+
+    # A second passes while requests come every half a millisecond, and a look takes one.
+    assert asyncio.run(live()) == pytest.approx(10, abs=1)
 
 
 # --- what it costs ----------------------------------------------------------------------------------------

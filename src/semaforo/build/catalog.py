@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from semaforo.build.features import sources_of
+from semaforo.build.features import profiles_of, sources_of
 from semaforo.build.graphs import graph_of, graph_problems, imported, is_supple
 from semaforo.build.routers import routers_of, task_model_of
 from semaforo.catalog import Catalog, Scaling
@@ -101,6 +101,7 @@ def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> B
     routers, tasks = (routers_of(file), task_model_of(file)) if fitted else ({}, None)
     sources = sources_of(file)
     catalog = catalog_of(file, noted=noted, fitted=fitted)
+    sources = msgspec.structs.replace(sources, profiles=profiles_of(catalog))
     history = file.folder / settings.history if settings.history else None
     return Blueprint(
         catalog,

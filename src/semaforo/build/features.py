@@ -6,12 +6,20 @@ input ``(rows, …)`` and what the fleet file says of it (`semaforo.entities.Loo
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 from semaforo.build.graphs import imported
+from semaforo.catalog import Catalog
 from semaforo.config import FleetFile, Problem
-from semaforo.errors import RuntimeLoadError, nearest
+from semaforo.errors import ArtefactError, RuntimeLoadError, nearest
 from semaforo.features.plan import GENERAL, Extractor, Own, Sources
+from semaforo.features.profile import DataProfile
 from semaforo.plugins import installed, loaded
+from semaforo.repository.profiled import profiled
 from semaforo.runtime.python_source import find_object
+
+log = logging.getLogger("semaforo.features")
 
 GROUP = "semaforo.features"
 BUILT_IN = {
@@ -57,6 +65,25 @@ def sources_of(file: FleetFile) -> Sources:
     if problems:
         raise file.error(problems)
     return Sources(extractors, own)
+
+
+def profiles_of(catalog: Catalog) -> dict[str, DataProfile]:
+    """Return by id of a variant what its artefact was measured on, where that is noted beside it.
+
+    A note that cannot be read is said and counts for nothing: no request depends on it.
+    """
+    found: dict[str, DataProfile] = {}
+    for name, template in catalog.templates.items():
+        if not template.digest:
+            continue
+        try:
+            profile = profiled(Path(template.source), template.digest)
+        except ArtefactError as error:
+            log.warning("%s", error.message)
+            continue
+        if profile is not None:
+            found[name] = profile
+    return found
 
 
 def _function(source: str) -> Own:

@@ -21,10 +21,12 @@ from semaforo.cli.progress import bar, loading
 from semaforo.entities import Privacy
 from semaforo.entities.units import show_dollars, show_duration
 from semaforo.errors import InvalidRequest, ModelFailed, nearest
-from semaforo.jobs.evaluate import Grade, examined, grade, with_steps
+from semaforo.features.profile import DataProfile
+from semaforo.jobs.evaluate import Grade, examined, grade, looked_at, with_steps
 from semaforo.jobs.exam import Exam, read_exam
 from semaforo.observe.explain import short
 from semaforo.repository import Measured, measured, note, sha256_of
+from semaforo.repository.profiled import note_profile
 
 _WIDE = 100
 _SCALES = {
@@ -73,7 +75,7 @@ def run(asked: Evaluation, fleet: Path, write: bool, as_json: bool) -> None:
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         grades = runner.run(_grade_all(plan, catalog, exam, Privacy[asked.privacy.upper()]))
-    told = _write(plan, catalog, grades) if write else []
+    told = _write(plan, catalog, grades, looked_at(exam, plan.sources)) if write else []
     if as_json:
         typer.echo(msgspec.json.encode([_plain(found) for found in grades]).decode())
     else:
@@ -115,8 +117,8 @@ async def _grade_all(plan: Blueprint, catalog: Catalog, exam: Exam, privacy: Pri
     return grades
 
 
-def _write(plan: Blueprint, catalog: Catalog, grades: list[Grade]) -> list[str]:
-    """Note what was measured beside each artefact; return what the user should know about it."""
+def _write(plan: Blueprint, catalog: Catalog, grades: list[Grade], data: DataProfile | None) -> list[str]:
+    """Note what was measured beside each artefact, and on what; return what the user should know about it."""
     told = []
     for found in grades:
         if found.quality is None:
@@ -146,6 +148,8 @@ def _write(plan: Blueprint, catalog: Catalog, grades: list[Grade]) -> list[str]:
                 before.profile if before is not None and same else None,
             ),
         )  # fmt: skip
+        if data is not None:
+            note_profile(artefact, digest, data)
         if stated is not None:
             told.append(
                 f"{plan.file.name} states quality {stated:g} for {short(variant.id)}, which wins over what is "

@@ -51,6 +51,7 @@ def run_train(asked: Training) -> None:
     needs_sklearn()
     from semaforo.jobs.learn.crossval import out_of_fold
     from semaforo.jobs.learn.evaluate import frontier
+    from semaforo.jobs.learn.looks import profiles_of
     from semaforo.jobs.learn.train import train
 
     console = Console(stderr=True, highlight=False)
@@ -70,7 +71,11 @@ def run_train(asked: Training) -> None:
     with console.status("training on all of them"):
         predictor = train(table, seed=asked.seed)
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    router = Router(predictor, len(table), made, figures, verifies=asked.cascade, seen=table.marks())
+    # A verifier sees answers, which are not what is looked at when a request comes.
+    data = {} if asked.cascade else profiles_of(table)
+    router = Router(
+        predictor, len(table), made, figures, verifies=asked.cascade, data=data, seen=table.marks()
+    )
     try:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_bytes(router.encode())

@@ -25,6 +25,7 @@ from semaforo.entities.task import Look, TaskType
 from semaforo.entities.tensor import TensorSpec
 from semaforo.features.audio import audio_numbers
 from semaforo.features.image import image_numbers
+from semaforo.features.profile import DataProfile
 from semaforo.features.table import table_numbers
 from semaforo.features.tensor import array_numbers
 
@@ -49,10 +50,12 @@ class Sources(msgspec.Struct, frozen=True):
     Attributes:
         extractors: By the name under which `looks` asks for them.
         own: By task, its own function.
+        profiles: By id of a variant, what it was measured on.
     """
 
     extractors: dict[str, Extractor] = msgspec.field(default_factory=lambda: dict(BUILT_IN))
     own: dict[str, Own] = {}
+    profiles: dict[str, DataProfile] = {}
 
 
 class Part(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ Rules this module keeps:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,12 @@ from semaforo.entities import Contract, Priority, Privacy, Ref, Request, StreamP
 from semaforo.entities.tensor import shape_key
 from semaforo.errors import ModelFailed, NotFound, NotReady, SemaforoError, nearest
 from semaforo.features import chat_needs, chat_tokens
+from semaforo.features.plan import Sources, plan_of
+from semaforo.features.profile import MOST_ROWS, DataProfile, profile_of
 from semaforo.graph.graph import RUNTIME, Graph
 from semaforo.jobs.exam import Exam
+from semaforo.live.drifting import numbers_of
+from semaforo.live.looking import everything
 from semaforo.observe.quality import Quality
 from semaforo.wire.openai import parse_chat
 from semaforo.wire.payload import Array, Chat, Tensors
@@ -31,6 +36,8 @@ from semaforo.wire.payload import Array, Chat, Tensors
 if TYPE_CHECKING:
     from semaforo.live.answer import Answer
     from semaforo.live.engine import Engine
+
+log = logging.getLogger("semaforo.jobs")
 
 _SINGLES = 100
 _SINGLES_S = 2.0
@@ -148,6 +155,27 @@ async def grade(
     )
     found.cost = 1000 * sum(paid) / max(1, rows)
     return found
+
+
+def looked_at(exam: Exam, sources: Sources) -> DataProfile | None:
+    """Return what the rows of an exam are like, each as a request by itself; None where there are too few.
+
+    Rows that an extractor fails on are left out.
+    """
+    plan = plan_of(exam.task, sources)
+    step = max(1, -(-exam.rows // MOST_ROWS))
+    rows = []
+    for row in range(0, exam.rows, step):
+        payload: Chat | Tensors = (
+            Chat({"messages": exam.chats[row]})
+            if exam.task.kind == "chat"
+            else Tensors({name: array[row : row + 1] for name, array in exam.inputs.items()})
+        )
+        try:
+            rows.append(numbers_of(everything(plan, payload)))
+        except Exception as error:
+            log.warning("row %d could not be looked at: %s", row + 1, error)
+    return profile_of(rows)
 
 
 def _in_service(engine: Engine, variant: Variant) -> None:

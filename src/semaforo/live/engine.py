@@ -36,6 +36,7 @@ from semaforo.core.events import (
 from semaforo.core.state import History
 from semaforo.entities import Priority, ReplicaSpec, Request
 from semaforo.errors import NotFound
+from semaforo.features.drift import Drift
 from semaforo.features.plan import Sources
 from semaforo.graph import graph
 from semaforo.live.answer import Answer, Waiter
@@ -342,6 +343,10 @@ class Engine:
     def likened(self) -> dict[str, Figures]:
         """Return by task what came of giving answers to requests that mean the same."""
         return self._learning.likened()
+
+    def drifts(self) -> Mapping[str, Drift]:
+        """Return by variant how far requests have drifted from what it was measured on."""
+        return self._learning.drifting.drifts()
 
     def looks(self) -> Mapping[tuple[str, str], Cost]:
         """Return what looking at requests has cost, by task and extractor."""

@@ -24,6 +24,7 @@ from semaforo.features.plan import Sources
 from semaforo.live.answer import Answer
 from semaforo.live.cache import REPLICA, SEMANTIC, Answers, Kept, Said
 from semaforo.live.comparing import Comparing
+from semaforo.live.drifting import Drifting
 from semaforo.live.embedding import Embeddings, RouterEmbeddings
 from semaforo.live.feedback import SHADOW, Opinion, Opinions
 from semaforo.live.judging import Judging
@@ -84,6 +85,7 @@ class Learning:
     Attributes:
         rollouts: The routers as they serve.
         looking: Looks at payloads.
+        drifting: Holds them against what models were measured on.
     """
 
     def __init__(
@@ -105,12 +107,17 @@ class Learning:
         self._opinions.archive = self._memory
         self._opinions.routed = routers.keys()
         self.rollouts = Rollouts(routers)
-        self.looking = Looking(sources or Sources(), lambda name: state.catalog.tasks.get(name))
+        sources = sources or Sources()
+        self.looking = Looking(sources, lambda name: state.catalog.tasks.get(name))
+        self.drifting = Drifting(
+            self.looking, sources.profiles, self.rollouts.trained_on, lambda: self._state.catalog
+        )
         self._embeddings = Embeddings(state, asks)
         embeds = RouterEmbeddings(state, self._embeddings, self.rollouts.levels)
         self._scoring = Scoring(
-            self.rollouts, self._task_of, self._scored, self.looking, keeps=history is not None, embeds=embeds
-        )
+            self.rollouts, self._task_of, self._scored, self.drifting,
+            keeps=history is not None, embeds=embeds, drifted=ring.drifted,
+        )  # fmt: skip
         self._before = Answers(state, ring.size)
         self._comparing = Comparing(asks)
         self._judging = Judging(state, asks, self._opinions.judged)
@@ -240,6 +247,8 @@ class Learning:
             self._opinions.answered(rid, result)
         if done and request is not None and payload is not None and whole is not None:
             self._judging.answered(request, payload, effect, whole)
+        if done and request is not None and (request.step is None or request.step.name != SHADOW):
+            self.drifting.answered(effect.variant, payload)
         if self._memory is not None:
             signals = self._scoring.signals(rid)
             if done and request is not None:

@@ -109,8 +109,17 @@ class Looking:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
-    def look(self, task: str, payload: Payload | None, then: Callable[[Seen], None]) -> Seen | None:
-        """Return what is seen of a request of a task; None where that takes a thread, and `then` will hear it."""
+    def look(
+        self, task: str, payload: Payload | None, then: Callable[[Seen], None], *, patient: bool = False
+    ) -> Seen | None:
+        """Return what is seen of a request of a task; None where that takes a thread, and `then` will hear it.
+
+        Args:
+            task: Name of the task.
+            payload: What the request holds.
+            then: Hears it on the loop's thread.
+            patient: Whether nobody waits, so that nothing is left out for being long.
+        """
         about = self._task(task)
         if payload is None or about is None:
             return Seen()
@@ -124,7 +133,7 @@ class Looking:
                 far.append((kind, call))
             elif cost.usual_s <= min(INLINE_S, INLINE_SHARE * (about.score_s or 1.0)):
                 numbers |= self._took(task, kind, measured(call, self._clock), away=False)
-            elif cost.usual_s > about.score_s > 0.0 and (cost.skipped + 1) % AGAIN:
+            elif not patient and cost.usual_s > about.score_s > 0.0 and (cost.skipped + 1) % AGAIN:
                 cost.skipped += 1
                 whole = False
             else:
@@ -214,6 +223,18 @@ def calls(plan: Plan, payload: Payload) -> list[tuple[str, Call]]:
     if own is not None:
         found.append((OWN, lambda: named(OWN, own(content))))
     return found
+
+
+def everything(plan: Plan, payload: Payload) -> Signals:
+    """Return all that the extractors of a plan say of a payload, however long it takes.
+
+    Raises:
+        Exception: An extractor failed.
+    """
+    numbers: dict[str, float] = {}
+    for _, call in calls(plan, payload):
+        numbers |= {name: value for name, value in call().items() if isfinite(value)}
+    return _joined(_plain(plan, payload), numbers)
 
 
 def measured(call: Call, clock: Callable[[], float]) -> Outcome:

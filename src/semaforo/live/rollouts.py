@@ -20,6 +20,7 @@ import msgspec
 from semaforo.core.effects import Decided, Finish
 from semaforo.core.events import Feedback, Scored
 from semaforo.errors import ArtefactError, Conflict, InvalidRequest, NotFound, nearest
+from semaforo.features.profile import DataProfile
 from semaforo.live.course import Asked, Course, Ended, Gains
 from semaforo.repository.routers import Routed
 from semaforo.routing.embedded import Embedded
@@ -103,6 +104,11 @@ class Rollouts:
                 "file names the first one of a task"
             )
         return found
+
+    def trained_on(self, task: str) -> DataProfile | None:
+        """Return what the requests were like that the router of a task was trained on."""
+        course = self.courses.get(task)
+        return course.rollout.service.router.data.get(task) if course is not None else None
 
     def levels(self, task: str) -> list[Embedded]:
         """Return what the routers of a task read embeddings with."""

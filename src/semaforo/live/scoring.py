@@ -19,10 +19,11 @@ import msgspec
 from semaforo.core.effects import Score
 from semaforo.core.events import Scored
 from semaforo.features.context import context_of
+from semaforo.features.profile import DRIFT
 from semaforo.features.signals import Signals
-from semaforo.features.text import text_numbers
+from semaforo.live.drifting import numbers_of
 from semaforo.live.embedding import Embedding
-from semaforo.live.looking import Looking, Seen, signals_of
+from semaforo.live.looking import Seen, signals_of
 from semaforo.live.rollouts import Rollouts
 from semaforo.routing.scorer import Scorer
 from semaforo.wire.payload import Payload
@@ -45,6 +46,14 @@ class Embeds(Protocol):
         ...
 
 
+class Looks(Protocol):
+    """How a request is looked at."""
+
+    def look(self, task: str, payload: Payload | None, then: Callable[[Seen], None]) -> Seen | None:
+        """Return what is seen of it; None where that takes a while, and `then` will hear it."""
+        ...
+
+
 class Scoring:
     """Scores the requests of tasks that have a trained router, and says what those look like that explore by it.
 
@@ -55,6 +64,7 @@ class Scoring:
         looking: Looks at payloads.
         keeps: Whether what was seen of a request is kept until `signals` asks for it.
         embeds: Asks for embeddings of requests whose router looks at them.
+        drifted: Hears how far a request is from what its models were measured on.
     """
 
     def __init__(
@@ -62,11 +72,13 @@ class Scoring:
         rollouts: Rollouts,
         task_of: Callable[[str], str | None],
         tell: Callable[[Scored], None],
-        looking: Looking,
+        looking: Looks,
         *,
         keeps: bool = False,
         embeds: Embeds | None = None,
+        drifted: Callable[[str, float], None] = lambda request, share: None,
     ) -> None:
+        self._drifted = drifted
         self._embeds = embeds
         self._looked: list[Looked] = []
         self._keeps = keeps
@@ -91,7 +103,7 @@ class Scoring:
         signals = self._signals.pop(request_id, None)
         if signals is None:
             return {}
-        return _numbers(signals)
+        return numbers_of(signals)
 
     def _flush(self) -> None:
         asked, self._asked = self._asked, []
@@ -155,13 +167,13 @@ class Scoring:
                     and self._task_of(effect.request) is not None
                 ):
                     self._signals[effect.request] = signals
+                if DRIFT in signals.numbers:
+                    self._drifted(effect.request, signals.numbers[DRIFT])
                 if effect.context:
-                    event = msgspec.structs.replace(event, context=context_of(_numbers(signals), event.gain))
+                    event = msgspec.structs.replace(
+                        event, context=context_of(numbers_of(signals), event.gain)
+                    )
                 self._tell(event)
-
-
-def _numbers(signals: Signals) -> Mapping[str, float]:
-    return {**signals.numbers, **text_numbers(signals.text)} if signals.text else signals.numbers
 
 
 def gains_of(

@@ -57,6 +57,12 @@ class Looked(msgspec.Struct, frozen=True):
     trust: float | None = None
 
 
+class Drifted(msgspec.Struct, frozen=True):
+    """How far a request is from what its models were measured on: the share of its features out of range."""
+
+    share: float
+
+
 class Explanation(msgspec.Struct):
     """Everything decided about one request, in order, and how it ended.
 
@@ -69,6 +75,7 @@ class Explanation(msgspec.Struct):
         looked: Of a graph: for how many rows conditions held, and what verifiers said.
         feedback: What its answer was said to be worth.
         inferred: Probability (0…1) of its task, where it named none.
+        drift: Share (0…1) of its features out of the range that its models were measured on, where that is known.
         likened: How like one it was whose answer is kept.
     """
 
@@ -81,9 +88,10 @@ class Explanation(msgspec.Struct):
     looked: tuple[Looked, ...] = ()
     inferred: float | None = None
     likened: Likened | None = None
+    drift: float | None = None
 
 
-Kept = Request | Decided | Finish | Without | Feedback | Likened | Looked
+Kept = Request | Decided | Finish | Without | Feedback | Likened | Looked | Drifted
 
 
 class Ring:
@@ -167,6 +175,12 @@ class Ring:
             self._inferred.pop(next(iter(self._inferred)))
         self._inferred[request_id] = probability
 
+    def drifted(self, request_id: str, share: float) -> None:
+        """Take in how far a request is from what its models were measured on."""
+        found = self._kept.get(request_id)
+        if found is not None:
+            found.append(Drifted(share))
+
     def request(self, request_id: str) -> Request | None:
         """Return a request by its whole id."""
         found = self._kept.get(request_id)
@@ -211,6 +225,7 @@ class Ring:
             tuple(one for one in rest if isinstance(one, Looked)),
             self._inferred.get(request.id),
             next((like for like in rest if isinstance(like, Likened)), None),
+            next((one.share for one in rest if isinstance(one, Drifted)), None),
         )
 
 
@@ -263,6 +278,10 @@ def render(explanation: Explanation) -> str:
     trust = next((d.trust for d in decided if d.trust), 0.0)
     if trust:
         lines.append(f"  qualities as predicted for this request, {trust:.0%} in the domain of its router")
+    if explanation.drift is not None:
+        lines.append(
+            f"  {explanation.drift:.0%} of its features out of the range that its models were measured on"
+        )
     if any(d.learned for d in decided):
         lines.append("  qualities as learned from requests like this one")
     spoke = next((d.spoke for d in decided if d.spoke is not None), None)

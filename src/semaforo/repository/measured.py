@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from semaforo.entities import BatchProfile
 from semaforo.errors import ArtefactError
+
+T = TypeVar("T")
 
 FILE = "quality.json"
 
@@ -53,33 +55,45 @@ def measured(artefact: Path) -> Measured | None:
     Raises:
         ArtefactError: The note cannot be read, or is not as described above.
     """
-    path = artefact.parent / FILE
-    if not path.is_file():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Measured]).get(artefact.name)
-    except OSError as error:
-        raise ArtefactError(f"{path} cannot be read: {error.strerror or error}") from None
-    except msgspec.DecodeError as error:
-        raise ArtefactError(f"{path} is no note of quality: {error}") from None
+    return noted(artefact.parent / FILE, dict[str, Measured]).get(artefact.name)
 
 
 def note(artefact: Path, value: Measured) -> None:
     """Write what was measured of an artefact into the note beside it, keeping what is there of others.
 
     Raises:
-        ArtefactError: The note there is cannot be read, or the folder cannot be written.
+        ArtefactError: The note there cannot be read, or the folder cannot be written.
     """
     path = artefact.parent / FILE
+    notes = noted(path, dict[str, Measured])
+    notes[artefact.name] = value
+    write_note(path, msgspec.json.encode(notes))
+
+
+def noted(path: Path, form: type[dict[str, T]]) -> dict[str, T]:
+    """Read a note beside artefacts: by name of the file, what is known of it; empty where there is none.
+
+    Raises:
+        ArtefactError: It cannot be read, or has another form.
+    """
     try:
-        notes = msgspec.json.decode(path.read_bytes(), type=dict[str, Measured]) if path.is_file() else {}
-        notes[artefact.name] = value
-        text = msgspec.json.format(msgspec.json.encode(notes), indent=2)
+        return msgspec.json.decode(path.read_bytes(), type=form) if path.is_file() else {}
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error.strerror or error}") from None
+    except msgspec.DecodeError as error:
+        raise ArtefactError(f"{path} is no note of {path.stem}: {error}. Mend it, or remove it") from None
+
+
+def write_note(path: Path, data: bytes) -> None:
+    """Write a note, as JSON that people can read.
+
+    Raises:
+        ArtefactError: It cannot be written.
+    """
+    try:
         # Whoever reads it meanwhile sees the old note or the new one, never half of one.
-        fresh = path.with_name(f".{FILE}.{os.getpid()}")
-        fresh.write_bytes(text + b"\n")
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh.write_bytes(msgspec.json.format(data, indent=2) + b"\n")
         fresh.replace(path)
     except OSError as error:
         raise ArtefactError(f"{path} cannot be written: {error.strerror or error}") from None
-    except msgspec.DecodeError as error:
-        raise ArtefactError(f"{path} is no note of quality: {error}. Mend it, or remove it") from None

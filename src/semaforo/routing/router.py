@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semaforo.errors import ArtefactError, InvalidRequest
+from semaforo.features.profile import DataProfile
 from semaforo.routing.artefact import pack, unpack
 from semaforo.routing.predictor import Predictor
 from semaforo.routing.table import Table
@@ -29,6 +30,7 @@ class Router(msgspec.Struct, frozen=True):
         figures: Out-of-fold figures by name, for people.
         verifies: The model whose answers it looks at; "" = it looks at requests alone.
         format: Version of the format.
+        data: By task, what those requests were like.
         seen: Marks (`Table.marks`) of the requests that it was trained on.
     """
 
@@ -37,6 +39,7 @@ class Router(msgspec.Struct, frozen=True):
     made: str = ""
     figures: dict[str, float] = {}
     verifies: str = ""
+    data: dict[str, DataProfile] = {}
     format: int = FORMAT
     seen: NDArray[np.int32] = msgspec.field(default_factory=lambda: np.zeros(0, np.int32))
 

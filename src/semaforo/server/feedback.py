@@ -3,7 +3,7 @@
 | route | action | what |
 | --- | --- | --- |
 | POST feedback | infer | what an answer was worth: a score, the right answer, or that it was better than another |
-| GET quality | read | every variant: what was measured, what is believed, latency by load and cost |
+| GET quality | read | every variant: what was measured, what is believed, latency by load, cost and drift |
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 from semaforo.core.state import History
 from semaforo.entities import Variant
 from semaforo.errors import InvalidRequest
+from semaforo.features.drift import Drift
 from semaforo.live.feedback import Opinion
 from semaforo.server.http import HttpRequest, Response, Route, json_response
 from semaforo.wire.not_json import NOT_JSON, told
@@ -69,7 +70,10 @@ class FeedbackRoutes:
         """Show what is known of every variant."""
         history = self._engine.history
         variants = self._engine.catalog.variants.values()
-        return json_response({"variants": [_known(v, history.get(v.id) or History()) for v in variants]})
+        drifts = self._engine.drifts()
+        return json_response(
+            {"variants": [_known(v, history.get(v.id) or History(), drifts.get(v.id)) for v in variants]}
+        )
 
 
 def routes(engine: Engine) -> list[Route]:
@@ -82,7 +86,7 @@ def routes(engine: Engine) -> list[Route]:
     ]
 
 
-def _known(variant: Variant, history: History) -> dict[str, Any]:
+def _known(variant: Variant, history: History, drift: Drift | None) -> dict[str, Any]:
     believed = history.quality
     about: dict[str, Any] = {"variant": variant.id, "task": variant.task, "measured": variant.quality}
     if believed is not None:
@@ -96,6 +100,8 @@ def _known(variant: Variant, history: History) -> dict[str, Any]:
             "answers": ridge.answers, "trust": ridge.trust,
             "weights": dict(zip(["", *ridge.names], ridge.weights, strict=True)),
         }  # fmt: skip
+    if drift is not None:
+        about["drift"] = msgspec.to_builtins(drift)
     return about | {
         "latency_s": [mean.value if mean.count else None for mean in history.latency],
         "cost": history.cost.value if history.cost.count else None,

@@ -11,6 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from semaforo.entities import Priority, Variant
 from semaforo.observe.metrics import BUCKETS_S, ReplicaStats, VariantStats
 from semaforo.server.http import HttpRequest, Response, Route, json_response
@@ -41,6 +43,10 @@ class Figures:
                 "outcomes": metrics.outcomes,
                 "moves": metrics.moves,
                 "latency_bounds_s": BUCKETS_S,
+                "looks": [
+                    {"task": task, "extractor": kind, **msgspec.to_builtins(cost)}
+                    for (task, kind), cost in sorted(engine.looks().items())
+                ],
                 "tasks": [
                     {
                         "name": task.name,

@@ -18,6 +18,8 @@ from prometheus_client.core import (
     Metric,
 )
 
+from semaforo.features.drift import Drift
+from semaforo.live.looking import Cost
 from semaforo.observe.metrics import BUCKETS_S, VariantStats
 from semaforo.server.http import HttpRequest, HttpResponse, Response, Route
 
@@ -46,6 +48,8 @@ class EngineCollector:
         """Yield every family."""
         yield from self._requests()
         yield from self._cached()
+        yield from self._looks()
+        yield from self._drifts()
         yield from self._variants()
         yield from self._replicas()
         if self.deferred is not None:
@@ -81,6 +85,36 @@ class EngineCollector:
             pairs.add_metric([task], figures.compared)
             threshold.add_metric([task], figures.threshold)
         yield from (hits, pairs, threshold)
+
+    def _looks(self) -> Iterator[Metric]:
+        counters: dict[str, tuple[str, Callable[[Cost], float]]] = {
+            "looks": ("Times that an extractor looked at a request.", lambda c: c.count),
+            "seconds": ("Seconds that it took.", lambda c: c.seconds),
+            "away": ("Times that it ran in a thread.", lambda c: c.away),
+            "skipped": ("Times that it was left out, being too long.", lambda c: c.skipped),
+            "failed": ("Times that it failed, or gave what is no number.", lambda c: c.failed),
+        }
+        for name, (text, read) in counters.items():
+            family = CounterMetricFamily(f"semaforo_feature_{name}", text, labels=["task", "extractor"])
+            for labels, cost in self._engine.looks().items():
+                family.add_metric(labels, read(cost))
+            yield family
+
+    def _drifts(self) -> Iterator[Metric]:
+        variants, drifts = self._engine.catalog.variants, self._engine.drifts()
+        gauges: dict[str, tuple[str, Callable[[Drift], float]]] = {
+            "index": (
+                "Population stability index of the feature that has changed most since it was measured.",
+                lambda d: d.index,
+            ),
+            "outside": ("Share of features out of the range it was measured on.", lambda d: d.outside),
+        }
+        for name, (text, read) in gauges.items():
+            family = GaugeMetricFamily(f"semaforo_variant_drift_{name}", text, labels=_VARIANT)
+            for variant, drift in drifts.items():
+                v = variants[variant]
+                family.add_metric([v.task, v.model, v.version, v.name], read(drift))
+            yield family
 
     def _requests(self) -> Iterator[Metric]:
         metrics = self._engine.metrics
