@@ -13,6 +13,7 @@ import pytest
 from router_fleet import routers, shelved, stated
 from semaforo import AsyncFleet, Fleet
 from semaforo.api.answer import FleetAnswer
+from semaforo.build import blueprint
 from semaforo.config.fleet import FleetFileError
 from semaforo.errors import Conflict, InvalidRequest, NotFound
 from semaforo.jobs.learn.train import train
@@ -91,6 +92,25 @@ def test_in_the_shadow_a_candidate_is_noted_and_decides_nothing(place: Path) -> 
     assert course.tryout is not None
     assert (course.tryout.seen, course.tryout.apart) == (20, 20)
     assert course.tryout.verdict == "cannot tell yet"
+
+
+def test_who_decides_follows_from_the_id_with_the_share_that_is_stated(place: Path) -> None:
+    courses = [
+        Course(blueprint(stated(place, words)).routers["answer"])
+        for words in (
+            "{file: routers/chat, version: '1', candidate: '2', share: 0.3}",
+            "{file: routers/chat, version: '1', candidate: '2', share: 0.6}",
+            "{file: routers/chat, version: '1', candidate: '3', share: 0.3}",
+            "{file: routers/chat, version: '1', candidate: '3'}",
+        )
+    ]
+    ids = [f"{i:08x}" for i in range(2000)]
+    less, more, other, none = ({rid for rid in ids if course.drawn(rid)} for course in courses)
+    assert [round(len(found) / len(ids), 1) for found in (less, more, other)] == [0.3, 0.6, 0.3]
+    assert less < more
+    # Another candidate gets other requests, so that none has to bear every trial.
+    assert 0.2 < len(less & other) / len(other) < 0.4
+    assert not none
 
 
 def test_a_bad_candidate_is_rolled_back_and_stays_so(place: Path) -> None:
