@@ -100,7 +100,7 @@ models:
       steps:
         cheap: small
         check: {verify: cheap, by: routers/chat.router}
-        dear: {ask: large, when: check.gain > 0.3}
+        dear: {ask: large, when: check.gain > 0.5}
         best: {fuse: first, of: [dear, cheap]}
   restarting:
     task: chat
@@ -109,7 +109,7 @@ models:
       steps:
         cheap: small
         check: {verify: cheap, by: routers/chat.router}
-        dear: {ask: large, when: check.gain > 0.3}
+        dear: {ask: large, when: check.gain > 0.5}
         best: {fuse: first, of: [dear, cheap]}
   breaking:
     task: chat
@@ -118,7 +118,7 @@ models:
       steps:
         cheap: small
         check: {verify: cheap, by: routers/chat.router}
-        dear: {ask: broken, when: check.gain > 0.3}
+        dear: {ask: broken, when: check.gain > 0.5}
         best: {fuse: first, of: [dear, cheap]}
   hurried:
     task: chat
@@ -126,7 +126,7 @@ models:
       steps:
         cheap: small
         check: {verify: cheap, by: routers/chat.router}
-        dear: {ask: slow, when: check.gain > 0.3}
+        dear: {ask: slow, when: check.gain > 0.5}
         best: {fuse: first, of: [dear, cheap]}
   consistent:
     task: chat
@@ -149,12 +149,12 @@ models:
       steps:
         quick: quick
         check: {verify: quick, by: routers/side.router}
-        sure: {ask: sure, when: check.gain > 0.3}
+        sure: {ask: sure, when: check.gain > 0.5}
         best: {fuse: first, of: [sure, quick]}
 """
 
 
-ROWS = 160
+ROWS = 200
 
 
 @functools.cache

@@ -57,7 +57,7 @@ def test_from_rows_to_a_verifier_to_a_threshold_to_a_fleet(
     assert 0.5 < found["calls"] < 0.9
     router = Router.decode(path.read_bytes())
     assert (router.verifies, router.tasks, router.rows) == ("small", ("chat",), 100)
-    fleet_file.write_text(fleet_file.read_text().replace("check.gain > 0.3", found["when"]))
+    fleet_file.write_text(fleet_file.read_text().replace("check.gain > 0.5", found["when"]))
     with Fleet.open(fleet_file) as fleet:
         assert fleet.chat("careful", "61 + 30?").text() == "It is 91."
         assert fleet.chat("careful", "20 + 30?").text().startswith("20 + 30 = 50")

@@ -102,7 +102,7 @@ def test_a_verifier_stands_in_a_graph_built_in_python(fleet_file: Path) -> None:
     graph = Graph("built", task="chat")
     cheap = graph.ask("small", name="cheap")
     check = graph.verify(cheap, by=fleet_file.parent / "routers/chat.router", name="check")
-    dear = graph.ask("large", name="dear", when=(check["gain"] > 0.3) | check.missing())
+    dear = graph.ask("large", name="dear", when=(check["gain"] > 0.5) | check.missing())
     graph.answer(graph.fuse("first", dear, cheap, name="best"))
     with Fleet.open(fleet_file, graphs=[graph]) as fleet:
         assert fleet.chat("built", "61 + 30?").text() == "It is 91."
