@@ -13,12 +13,11 @@ The branches, in order; the code repeats the numbers:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import exp
 
 from semaforo.core import queue as queues
-from semaforo.core.effects import Considered, Decided, DispatcherEffect, Score, Spoke
-from semaforo.core.events import Scored
+from semaforo.core.effects import Considered, Decided, DispatcherEffect, Score
 from semaforo.core.exploring import explores, trial_of
 from semaforo.core.ledger import MAX_WAIT_S, RETRY_BURST, RETRY_SHARE, Ledger
 from semaforo.core.placing import Placer, why_unsatisfiable
@@ -65,8 +64,8 @@ class Door:
             out.append(Decided(request.id, "", reason=error.message))
             self._refusals.refuse(request, now, out, error.code, error.message)
             return
-        job = self._job(request, plan, now, seq=state.next_seq())
-        if reason := self._unservable(plan, request, now):  # 1, 2
+        job = self.job(request, plan, now, seq=state.next_seq())
+        if reason := self.unservable(plan, request, now):  # 1, 2
             out.append(Decided(request.id, job.task, plan.ruled_out, reason=reason[1]))
             self._refusals.refuse(request, now, out, *reason)
             return
@@ -94,49 +93,10 @@ class Door:
             self._ledger.finish(job, "failed", now, out, code=error.code, message=error.message)
             return
         job.task = plan.task.name
-        if why := self._unservable(plan, job.request, now):
+        if why := self.unservable(plan, job.request, now):
             self._ledger.finish(job, "failed", now, out, code=why[0], message=why[1])
             return
         self.place(job, plan, now, out, reason=reason, fresh=False)
-
-    def look(self, request: Request, now: float) -> Decided:
-        """Return the decision a request would meet now, without changing anything.
-
-        Raises:
-            NotFound: The target does not exist.
-        """
-        plan = self._planner.make(request, with_lane=False)
-        job = self._job(request, plan, now, seq=0)
-        if why := self._unservable(plan, request, now):
-            return Decided(request.id, job.task, plan.ruled_out, reason=why[1])
-        considered, run, wait, _ = self._consider(job, plan, now)
-        pick = run or wait
-        return Decided(
-            request.id, job.task, considered, pick.id if pick else "",
-            pick.book.idle[0][2] if run is not None and pick else "",
-            "best score" if run else "waits" if wait else "no replica can finish before the deadline",
-        )  # fmt: skip
-
-    def spoke(self, job: Job, event: Scored, now: float) -> Spoke:
-        """Return who predicted for a job, and where two routers did, what each would pick now.
-
-        What was learned from requests like it counts for both.
-        """
-        if not event.other:
-            return Spoke(event.router)
-        picks = [self._picked(job, gain, now) for gain in (event.gain, event.beside)]
-        return Spoke(event.router, picks[0], event.other, picks[1])
-
-    def _picked(self, job: Job, gain: Mapping[str, float], now: float) -> str:
-        if job.guesses:
-            gain = {name: gain.get(name, 0.0) + guess.gain for name, guess in job.guesses.items()}
-        try:
-            plan = self._planner.looked_at(job.request, gain)
-        except NotFound:
-            return ""
-        _, run, wait, _ = self._consider(job, plan, now)
-        pick = run or wait
-        return pick.id if pick is not None else ""
 
     def choices(self, job: Job) -> tuple[Choice, ...]:
         """Return the variants that may serve a live job, as its plan has them."""
@@ -151,7 +111,7 @@ class Door:
         self, job: Job, plan: Plan, now: float, out: list[DispatcherEffect], *, reason: str, fresh: bool
     ) -> None:
         """Run a job at once, let it wait, or refuse it (branches 4 to 7)."""
-        considered, run, wait, predicted = self._consider(job, plan, now)
+        considered, run, wait, predicted = self.consider(job, plan, now)
         budgets = self.state.catalog.budgets
         if fresh and (run is not None or wait is not None):
             self.state.jobs[job.request.id] = job
@@ -179,7 +139,7 @@ class Door:
         else:  # 7
             self._refusals.too_late(job, considered, now, out, fresh=fresh)
 
-    def _consider(
+    def consider(
         self, job: Job, plan: Plan, now: float
     ) -> tuple[tuple[Considered, ...], Choice | None, Choice | None, float]:
         """Score the choices of a plan at this moment.
@@ -371,7 +331,8 @@ class Door:
 
     # --- small things ----------------------------------------------------------------------------------
 
-    def _job(self, request: Request, plan: Plan, now: float, *, seq: int) -> Job:
+    def job(self, request: Request, plan: Plan, now: float, *, seq: int) -> Job:
+        """Return a live request as it begins; it is not in the state yet."""
         contract = request.contract
         seconds = contract.deadline_s if contract.deadline_s is not None else plan.task.deadline_s
         deadline = now + seconds if seconds is not None else _INFINITE
@@ -394,7 +355,8 @@ class Door:
             tokens=tokens,
         )
 
-    def _unservable(self, plan: Plan, request: Request, now: float) -> tuple[str, str] | None:
+    def unservable(self, plan: Plan, request: Request, now: float) -> tuple[str, str] | None:
+        """Return code and message of why a request cannot be served at all, or None."""
         if not plan.choices:
             return "unsatisfiable", why_unsatisfiable(plan, request.target)
         for choice in plan.choices:

@@ -41,6 +41,7 @@ from semaforo.core.events import (
     Tick,
 )
 from semaforo.core.exploring import learned
+from semaforo.core.foresight import Foresight
 from semaforo.core.history import Historian
 from semaforo.core.ledger import MAX_WAIT_S, Ledger
 from semaforo.core.outcome import Outcomes
@@ -63,6 +64,7 @@ class Dispatcher:
         self._ledger = Ledger(state)
         self._placer = Placer(state, self._supply, self._ledger)
         self._door = Door(state, self._supply, self._planner, self._ledger, self._placer)
+        self._foresight = Foresight(self._planner, self._door)
         self._historian = Historian(state, self._planner)
         self._outcomes = Outcomes(
             state, self._supply, self._ledger, self._placer, self._door, self._historian
@@ -109,7 +111,7 @@ class Dispatcher:
         Raises:
             NotFound: The target does not exist.
         """
-        return self._door.look(request, now)
+        return self._foresight.decide(request, now)
 
     def snapshot(self) -> bytes:
         """Encode the whole state."""
@@ -131,7 +133,7 @@ class Dispatcher:
             job.gain, job.trust = event.gain, float(event.trust)
             if event.context:
                 learned(self.state, job, self._door.choices(job), event.context)
-            job.spoke = self._door.spoke(job, event, now) if event.router else None
+            job.spoke = self._foresight.spoke(job, event, now) if event.router else None
             self._after_scoring(job, now, out)
 
     def _after_scoring(self, job: Job, now: float, out: list[DispatcherEffect]) -> None:
