@@ -195,6 +195,24 @@ def test_what_an_operator_did_stays_over_a_restart_until_the_fleet_file_says_oth
     assert asyncio.run(then("{file: routers/chat, version: '3'}")) == ("3", "", 0.0, 0, [])
 
 
+def test_a_file_that_was_written_anew_is_another_router(place: Path, trained: dict[str, bytes]) -> None:
+    (place / "one.router").write_bytes(trained["bad"])
+
+    async def live() -> None:
+        async with AsyncFleet.open(stated(place, "one.router")) as fleet:
+            rollouts = fleet.engine.rollouts
+            (place / "one.router").write_bytes(trained["good"])
+            await rollouts.propose("answer", Change("one.router"))
+            candidate = rollouts.course("answer").rollout.candidate
+            assert candidate is not None
+            assert candidate.name == f"one.router@{candidate.digest[:8]}"
+            rollouts.promote("answer", "")
+            assert routers_of(fleet, await serve(fleet, 3)) == {candidate.name: 3}
+            assert [one.sha256 for one in rollouts.course("answer").routed.shelf.all()] == [candidate.digest]
+
+    asyncio.run(live())
+
+
 def test_a_better_candidate_takes_over_by_itself(place: Path) -> None:
     async def live() -> None:
         path = stated(

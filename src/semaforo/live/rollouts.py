@@ -64,7 +64,7 @@ class _Assigned(msgspec.Struct):
 
 
 class _Noted(msgspec.Struct, frozen=True):
-    """What is kept over restarts; `stated` are the digests and words of the fleet file that it follows from."""
+    """What is kept over restarts; `stated` are the digests of the fleet file that it follows from."""
 
     stated: tuple[str, ...]
     service: tuple[str, str]
