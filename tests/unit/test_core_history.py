@@ -12,7 +12,7 @@ from semaforo.core.dispatcher import Dispatcher
 from semaforo.core.effects import Believed, Decided, Score
 from semaforo.core.events import Arrived, Feedback, Remembered, Scored
 from semaforo.core.state import History
-from semaforo.entities import Cost, Exploration, Preference, TaskType
+from semaforo.entities import BatchProfile, Cost, Exploration, Preference, TaskType
 from semaforo.policy.posterior import begun
 from semaforo.sim.world import World
 
@@ -282,6 +282,25 @@ def test_what_a_graph_costs_is_learned_from_its_answers() -> None:
     assert next(c.cost for c in decided(effects).considered if c.variant == "graph/1/v") == 0.5 * usual
     rig.done("cheap", cost=4.0 * usual)
     assert runs(rig.ask("dear"))[0][0] == "l"
+
+
+def test_what_device_time_costs_is_corrected_by_what_answers_took() -> None:
+    """A profile that was measured while much was being loaded must not make a model look dear for ever."""
+    prefer, slow = Preference("cost", keep_quality=0.95), BatchProfile(0.0, 0.010)
+    rig = Rig(
+        fleet(
+            variant("loaded", quality=0.95, cost=Cost(second=1.0), profile=slow),
+            variant("other", quality=0.96, cost=Cost(second=1.0), profile=BatchProfile(0.0, 0.004)),
+            tasks=[TaskType("t", prefer=prefer)],
+        )
+    )
+    rig.ready("l", "loaded/1/v", slots=8)
+    rig.ready("o", "other/1/v", slots=8)
+    assert runs(rig.ask("before"))[0][0] == "o"
+    for i in range(3):
+        rig.ask(f"q{i}", variant="v", target="loaded")
+        rig.done(f"q{i}", after=0.002)
+    assert runs(rig.ask("after"))[0][0] == "l"
 
 
 def test_what_a_graph_costs_grows_with_the_rows() -> None:

@@ -3,7 +3,7 @@
 Rules this module keeps:
 
 1. A variant has a posterior of its quality once there was feedback on it; until then what was measured counts.
-2. Plans rest on the posterior's `shown`, and on what graphs have cost (`planned`): when these move, they are made
+2. Plans rest on the posterior's `shown`, and on what answers have cost (`planned`): when these move, they are made
    anew.
 3. Where it is known what the request looked like, a change is what does not follow from that. The regression begins
    anew with every one that is found, and where what it says is worse than nothing.
@@ -21,11 +21,12 @@ from semaforo.core.effects import Believed, DispatcherEffect
 from semaforo.core.events import Feedback, Remembered
 from semaforo.core.plan import Planner
 from semaforo.core.state import History, Job, State
+from semaforo.entities import BatchProfile
 from semaforo.policy import bandit, posterior, route
 from semaforo.policy.pace import Pace
 
 _MOVED = 0.25
-"""Share by which what a graph costs has to move before plans are made anew."""
+"""Share by which what answers cost has to move before plans are made anew."""
 
 
 class Historian:
@@ -79,9 +80,10 @@ class Historian:
         spent = history.latency[0 if not waiting else 1 if waiting <= 8 else 2 if waiting <= 64 else 3]
         spent.add(now - job.arrived)
         history.cost.add(cost)
-        if told:
-            history.row.add(cost / job.rows)
-            planned, seen = history.planned, history.row.value
+        usual = float(job.rows) if told else self._usual(variant, job.rows)
+        if usual > 0.0:
+            history.dearness.add(cost / usual)
+            planned, seen = history.planned, history.dearness.value
             if planned is None or abs(seen - planned) > _MOVED * planned:
                 history.planned = seen
                 self._planner.forget()
@@ -91,6 +93,13 @@ class Historian:
             if pace is None:
                 pace = self.state.paces[job.task] = Pace()
             pace.spent(cost, task.prefer.at_most)
+
+    def _usual(self, variant: str, rows: int) -> float:
+        """Return the US dollars of so many rows by the profile; 0 where it is not device time that is paid."""
+        found = self.state.catalog.variants.get(variant)
+        if found is None or found.cost.metered or not isinstance(found.profile, BatchProfile):
+            return 0.0
+        return found.cost.second * found.profile.seconds(rows)
 
     def remembered(self, event: Remembered, out: list[DispatcherEffect]) -> None:
         """Take up what was known before a restart, or of another gateway: what is known here is added to it."""

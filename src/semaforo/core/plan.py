@@ -140,8 +140,12 @@ class Planner:
                 cost = route.predicted_cost(variant, request, seconds, tokens)
                 history = state.history.get(variant.id)
                 if history is not None and history.planned is not None:
-                    # What a graph costs, its steps have shown: neither its price nor its time says.
-                    fixed = cost = history.planned * request.ref.rows
+                    if variant.cost.second:
+                        # A profile is measured while much is being loaded, and alone: answers know better.
+                        cost = fixed + history.planned * (cost - fixed)
+                    else:
+                        # What a graph costs, its steps have shown: neither a price nor its time says.
+                        fixed = cost = history.planned * request.ref.rows
                 kept.append((variant, book, cost, fixed))
         choices = _choices(kept, task)
         lane = self._lane(task, choices, request.ref.shape) if with_lane and choices else -1

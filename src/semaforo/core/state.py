@@ -220,8 +220,9 @@ class History(msgspec.Struct):
         quality: What is believed of it; None before the first feedback.
         latency: Seconds from arrival to answer while nothing waited for its task, up to 8 rows, up to 64, more.
         cost: US dollars of an answer.
-        row: Of what tells itself what an answer cost (a graph, whose steps pay): US dollars of a row.
-        planned: The cost of a row that plans rest on; None before the first such answer.
+        dearness: Of a graph, whose steps pay: US dollars of a row. Of what is paid by device time: what answers
+            have cost over what the profile says.
+        planned: The `dearness` that plans rest on; None before the first answer.
         ridge: How its quality depends on what a request looks like; None before the first feedback that knew.
     """
 
@@ -230,7 +231,7 @@ class History(msgspec.Struct):
         default_factory=lambda: (Mean(), Mean(), Mean(), Mean())
     )
     cost: Mean = msgspec.field(default_factory=Mean)
-    row: Mean = msgspec.field(default_factory=Mean)
+    dearness: Mean = msgspec.field(default_factory=Mean)
     planned: float | None = None
     ridge: Ridge | None = None
 
