@@ -70,7 +70,7 @@ class Asker:
 def main() -> None:
     """Run the benchmark and report."""
     asked = options("savings", __doc__)
-    size = Size(2, 120, 60) if asked.quick else Size(8, 800, 400)
+    size = Size(1, 180, 60) if asked.quick else Size(8, 800, 400)
     report = Report("savings", "What a fleet saves beside the largest model of each task", asked)
     tasks = all_tasks(asked.quick)
     with tempfile.TemporaryDirectory(prefix="semaforo-bench-") as name, ExitStack() as running:
