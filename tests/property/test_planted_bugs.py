@@ -155,14 +155,14 @@ def filter_off(name: str) -> Callable[[Patch], None]:
 
 
 def requests_counted_as_rows(patch: Patch) -> None:
-    make = Door._job
+    make = Door.job
 
     def bug(self: Door, *args: Any, **fields: Any) -> Any:
         job = make(self, *args, **fields)
         job.rows = 1
         return job
 
-    patch.setattr(Door, "_job", bug)
+    patch.setattr(Door, "job", bug)
 
 
 def batch_unbounded(patch: Patch) -> None:
