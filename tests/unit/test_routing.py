@@ -373,3 +373,17 @@ def test_a_router_is_judged_by_requests_that_it_was_not_trained_on(router: Route
         marked.unseen(seen)
     bare = Table(("a", "b"), ("t", "t"), ("", ""), np.array([[1.0, 0.0], [0.0, 0.0]]), np.zeros((2, 2)))
     assert len(set(bare.marks().tolist())) == 2
+
+
+def test_what_is_learned_from_a_table_without_tasks_holds_for_every_task(tmp_path: Path) -> None:
+    table = sums(200)
+    lines = ["id,prompt,model,score"]
+    for i, prompt in enumerate(table.prompts):
+        lines += [f"{i},{prompt},{m},{s:g}" for m, s in zip(table.models, table.scores[i], strict=True)]
+    (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
+    predictor = train(read_table(tmp_path / "scores.csv"))
+    asked = [Signals("group1word1 hard proof"), Signals("group1word1 easy")]
+    scores, trust = Scorer(predictor).predict("chat", asked)
+    assert trust.min() > 0.5
+    assert scores[0, 1] - scores[0, 0] > scores[1, 1] - scores[1, 0]
+    assert predictor.usual("chat").tolist() == pytest.approx(table.scores.mean(axis=0).tolist(), abs=0.01)

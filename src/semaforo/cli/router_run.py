@@ -26,7 +26,7 @@ from semaforo.routing.embedded import PARTS as EMBEDDED
 from semaforo.routing.predictor import PARTS, Predictor
 from semaforo.routing.router import Router
 from semaforo.routing.scorer import Scorer
-from semaforo.routing.table import Table
+from semaforo.routing.table import ANY_TASK, Table
 
 
 class Training(msgspec.Struct, frozen=True):
@@ -220,7 +220,9 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
         return
     out = Console(highlight=False)
     out.print(
-        f"trained {router.made} on {router.rows:,} requests of {', '.join(router.tasks)[:200]}", markup=False
+        f"trained {router.made} on {router.rows:,} requests of "
+        f"{', '.join(router.tasks).replace(ANY_TASK, 'any task')[:200]}",
+        markup=False,
     )
     for line in _said(router.figures):
         out.print(f"  {line}")

@@ -4,7 +4,7 @@
 | --- | --- |
 | model | name of the model |
 | score | 0…1; left out where nobody knows |
-| task | name of the task; one task where the column is missing |
+| task | name of the task; what is learned holds for every task where the column is missing |
 | prompt | text of the request |
 | feature.NAME | a further feature, a number |
 | cost | US dollars |
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from semaforo.errors import InvalidRequest, nearest
 from semaforo.repository.history import read_answers
-from semaforo.routing.table import Table
+from semaforo.routing.table import ANY_TASK, Table
 
 _FEATURE = "feature."
 _KNOWN = ("model", "score", "task", "prompt", "cost", "answer", "id", "group", "propensity", "embedding")
@@ -105,7 +105,7 @@ def _wide(path: Path, columns: Mapping[str, list[Any]], features: tuple[str, ...
     if len(models) < 2:
         raise InvalidRequest(f"{path} has scores of {len(models)} model: two at least make a choice")
     column = {name: j for j, name in enumerate(models)}
-    tasks = [str(v) if v is not None else "" for v in columns.get("task", ["requests"] * n)]
+    tasks = [str(v) if v is not None else "" for v in columns.get("task", [ANY_TASK] * n)]
     prompts = [str(v) if v is not None else "" for v in columns.get("prompt", [""] * n)]
     ids = columns.get("id")
     row_of: dict[Any, int] = {}

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semaforo.routing.embedded import Embedded
+from semaforo.routing.table import ANY_TASK
 from semaforo.routing.trees import Trees
 from semaforo.routing.words import Words
 
@@ -82,9 +83,13 @@ class Predictor(msgspec.Struct, frozen=True):
     embedded: Embedded | None = None
     looks: int = 29
 
+    def own(self, task: str) -> Floats | None:
+        """Return what a task adds to the base ``(h,)``; None where it was not in training."""
+        return self.tasks.get(task, self.tasks.get(ANY_TASK))
+
     def usual(self, task: str) -> Floats:
         """Return the mean scores ``(m,)`` of a task, or of all tasks where it is not known."""
-        own = self.tasks.get(task)
+        own = self.own(task)
         return self.base if own is None else np.clip(self.base + own @ self.basis, 0.0, 1.0)
 
 

@@ -57,7 +57,7 @@ class Scorer:
 
     def usual(self, task: str) -> Floats:
         """Return `Predictor.usual`, worked out once for each task that is known."""
-        if task not in self.predictor.tasks:
+        if self.predictor.own(task) is None:
             return self.predictor.base
         if task not in self._usual:
             self._usual[task] = self.predictor.usual(task)
@@ -68,7 +68,7 @@ class Scorer:
         predictor = self.predictor
         scores = np.empty((len(signals), len(predictor.base)))
         trust = np.zeros(len(signals))
-        known = task in predictor.tasks
+        known = predictor.own(task) is not None
         for i, signal in enumerate(signals):
             levels, sure = self._look(task, signal)
             if known:
@@ -90,7 +90,7 @@ class Scorer:
         levels = np.zeros((len(PARTS), h))
         given = looks + len(predictor.features)
         row = np.empty(given + (len(PARTS) - 1) * h)
-        own = predictor.tasks.get(task)
+        own = predictor.own(task)
         if own is not None:
             levels[0] = own
         unknown, group = 0.0, 1.0

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+ANY_TASK = "*"
+"""The task of requests of which no task is named: what is learned from them holds for every task."""
+
 
 class Table(msgspec.Struct, frozen=True):
     """Requests in rows, models in columns; what was not asked is NaN.
