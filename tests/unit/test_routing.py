@@ -385,5 +385,7 @@ def test_what_is_learned_from_a_table_without_tasks_holds_for_every_task(tmp_pat
     asked = [Signals("group1word1 hard proof"), Signals("group1word1 easy")]
     scores, trust = Scorer(predictor).predict("chat", asked)
     assert trust.min() > 0.5
-    assert scores[0, 1] - scores[0, 0] > scores[1, 1] - scores[1, 0]
-    assert predictor.usual("chat").tolist() == pytest.approx(table.scores.mean(axis=0).tolist(), abs=0.01)
+    weak, strong = predictor.models.index("weak"), predictor.models.index("strong")
+    gain = scores[:, strong] - scores[:, weak]
+    assert gain[0] > gain[1]
+    assert predictor.usual("chat")[[weak, strong]] == pytest.approx(table.scores.mean(axis=0), abs=0.01)
