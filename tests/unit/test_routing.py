@@ -382,10 +382,11 @@ def test_what_is_learned_from_a_table_without_tasks_holds_for_every_task(tmp_pat
         lines += [f"{i},{prompt},{m},{s:g}" for m, s in zip(table.models, table.scores[i], strict=True)]
     (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
     predictor = train(read_table(tmp_path / "scores.csv"))
-    asked = [Signals("group1word1 hard proof"), Signals("group1word1 easy")]
-    scores, trust = Scorer(predictor).predict("chat", asked)
+    others = sums(100, seed=5).prompts
+    hard = np.array(["hard" in prompt for prompt in others])
+    scores, trust = Scorer(predictor).predict("chat", [Signals(prompt) for prompt in others])
     assert trust.min() > 0.5
     weak, strong = predictor.models.index("weak"), predictor.models.index("strong")
     gain = scores[:, strong] - scores[:, weak]
-    assert gain[0] > gain[1]
+    assert gain[hard].mean() > gain[~hard].mean() + 0.05
     assert predictor.usual("chat")[[weak, strong]] == pytest.approx(table.scores.mean(axis=0), abs=0.01)
