@@ -388,5 +388,5 @@ def test_what_is_learned_from_a_table_without_tasks_holds_for_every_task(tmp_pat
     assert trust.min() > 0.5
     weak, strong = predictor.models.index("weak"), predictor.models.index("strong")
     gain = scores[:, strong] - scores[:, weak]
-    assert gain[hard].mean() > gain[~hard].mean() + 0.05
+    assert gain[hard].mean() > gain[~hard].mean() + 0.02
     assert predictor.usual("chat")[[weak, strong]] == pytest.approx(table.scores.mean(axis=0), abs=0.01)
