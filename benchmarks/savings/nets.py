@@ -83,7 +83,8 @@ class Net(nn.Module):
         if self.shifts:
             steps = range(-self.shifts, self.shifts + 1)
             moved = [torch.roll(seen, (up, left), (2, 3)) for up in steps for left in steps]
-            found = torch.stack([torch.softmax(self.body(copy), dim=1) for copy in moved]).mean(dim=0)
+            each = torch.softmax(self.body(torch.cat(moved)), dim=1)
+            found = each.reshape(len(moved), -1, each.shape[1]).mean(dim=0)
         return found.argmax(dim=1), found
 
 

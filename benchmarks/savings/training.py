@@ -160,14 +160,14 @@ def _nets(data: Data, folder: Path, look: Callable[[], Any], quick: bool) -> Mod
         net = nets.trained(make, data.train, rounds, rate)
         if quick and name == "large":
             # What is trained in seconds is not dear: here it looks at many copies of its input.
-            net.shifts = 1
+            net.shifts = 2
         path = folder / f"{data.name}-{name}.onnx"
         nets.write(net, data.train, data.field, path)
         entries[f"{data.name}-{name}"] = {"source": str(path)}
     quickest, largest = f"{data.name}-narrow", f"{data.name}-large"
     return Models(
         entries, quickest, largest, largest,
-        "linear on means, a narrow convolutional net, and a wide one" + (" on 9 copies" if quick else ""),
+        "linear on means, a narrow convolutional net, and a wide one" + (" on 25 copies" if quick else ""),
     )  # fmt: skip
 
 
