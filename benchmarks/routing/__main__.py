@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.report import Report, arguments, chosen
-from benchmarks.routing import auto, bandits, cascades, data, decisions, own, predict
+from benchmarks.routing import auto, bandits, cascades, data, decisions, modalities, own, predict
 
 MEASURES = (
     predict.measure_mmlu,
@@ -17,6 +17,7 @@ MEASURES = (
     bandits.measure,
     decisions.measure,
     auto.measure,
+    modalities.measure,
 )
 
 
