@@ -104,7 +104,7 @@ def main() -> None:
             rounds.append(Round([task for task, _ in rows], truth, found))
     results.show(report, tasks, models, fleets, rounds)
     report.note(
-        f"{size.rounds} interleaved rounds of {size.requests} requests a side, Poisson arrivals at {rate:.0f}/s, "
+        f"interleaved rounds: {size.rounds}, of {size.requests} requests a side, Poisson arrivals at {rate:.0f}/s, "
         f"{_LOAD:.0%} of the {carried:.0f}/s that the largest models alone carry in a closed loop of 4"
     )
     report.finish()

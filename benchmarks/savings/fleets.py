@@ -46,6 +46,7 @@ class Fleets:
         alone, whole: The fleet files.
         qualities: Model → accuracy on the rows that judge.
         conditions: Task → condition of its cascade.
+        routed: Tasks with a trained router.
     """
 
     def __init__(self, folder: Path, tasks: list[Data], models: Mapping[str, Models], quick: bool) -> None:
@@ -54,7 +55,7 @@ class Fleets:
         self.conditions: dict[str, str] = {}
         self._folder, self._tasks, self._models = folder, tasks, models
         self._routers: dict[str, Path] = {}
-        self._routed = [data.name for data in tasks if data.name in ROUTED]
+        self.routed = [data.name for data in tasks if data.name in ROUTED]
         # A smoke test tries its router out as little as can be.
         self._folds = 2 if quick else 5
 
@@ -69,8 +70,8 @@ class Fleets:
         with Fleet.open(self.whole) as fleet:
             tables = {data.name: self._judge(fleet, data) for data in self._tasks}
         with ThreadPoolExecutor(2) as pool:
-            files = list(pool.map(self._train, [tables[name] for name in self._routed]))
-        self._routers = dict(zip(self._routed, files, strict=True))
+            files = list(pool.map(self._train, [tables[name] for name in self.routed]))
+        self._routers = dict(zip(self.routed, files, strict=True))
         self._write_whole()
 
     # --- files --------------------------------------------------------------------------------------------

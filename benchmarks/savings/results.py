@@ -11,7 +11,7 @@ from benchmarks.fusion.data import Array
 from benchmarks.processes import Server
 from benchmarks.report import Report, table
 from benchmarks.savings.data import Data
-from benchmarks.savings.fleets import CONFIDENCE, GIVE_UP, KEEP, PRICE, ROUTED, Fleets
+from benchmarks.savings.fleets import CONFIDENCE, GIVE_UP, KEEP, PRICE, Fleets
 from benchmarks.savings.stream import Came
 from benchmarks.savings.training import Models
 
@@ -119,8 +119,9 @@ def show(
         )
     report.note(
         f"cascades may lose {GIVE_UP:.2%} with {CONFIDENCE:.0%} confidence where they are fitted; what is "
-        f"preferred keeps {KEEP:.2%} of the best quality; routers for {', '.join(ROUTED)}; a core costs ${PRICE} "
-        "an hour on both sides, and what no model does (HTTP, routing, graphs) is in CPU seconds, not in dollars"
+        f"preferred keeps {KEEP:.2%} of the best quality; routers for {', '.join(fleets.routed)}; a core costs "
+        f"${PRICE} an hour on both sides, and what no model does (HTTP, routing, graphs) is in CPU seconds, not "
+        "in dollars"
     )
     if report.keeping:
         _plot(report, tasks, books)
