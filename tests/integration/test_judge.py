@@ -77,7 +77,7 @@ def fleet_file(tmp_path: Path) -> Path:
 async def settled(fleet: AsyncFleet) -> None:
     """Wait until no judge is at work."""
     for _ in range(500):
-        if not fleet.engine._learning._judging._running:
+        if not fleet.engine.learning._judging._running:
             return
         await asyncio.sleep(0.005)
     raise AssertionError("the judge does not come back")
@@ -147,7 +147,7 @@ def test_no_judge_judges_itself(fleet_file: Path) -> None:
     async def live() -> None:
         async with AsyncFleet.open(fleet_file) as fleet:
             await (await fleet.chat("chat", "hello")).text()
-            assert not fleet.engine._learning._judging._running
+            assert not fleet.engine.learning._judging._running
 
     asyncio.run(live())
 

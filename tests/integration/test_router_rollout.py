@@ -84,7 +84,7 @@ def test_in_the_shadow_a_candidate_is_noted_and_decides_nothing(place: Path) -> 
         path = stated(place, "{file: routers/chat, version: '1', candidate: '2'}")
         async with AsyncFleet.open(path) as fleet:
             answers = await serve(fleet, 20)
-            return routers_of(fleet, answers), answers, fleet.engine.rollouts.course("answer")
+            return routers_of(fleet, answers), answers, fleet.engine.learning.rollouts.course("answer")
 
     spoke, answers, course = asyncio.run(live())
     assert spoke == {"1": 20}
@@ -120,7 +120,8 @@ def test_a_bad_candidate_is_rolled_back_and_stays_so(place: Path) -> None:
         async with AsyncFleet.open(path) as fleet:
             first = await serve(fleet, 150)
             return (
-                routers_of(fleet, first), routers_of(fleet, first[-20:]), fleet.engine.rollouts.course("answer")
+                routers_of(fleet, first), routers_of(fleet, first[-20:]),
+                fleet.engine.learning.rollouts.course("answer"),
             )  # fmt: skip
 
     everything, last, course = asyncio.run(live())
@@ -132,7 +133,7 @@ def test_a_bad_candidate_is_rolled_back_and_stays_so(place: Path) -> None:
 
     async def again() -> tuple[Counter[str], Course]:
         async with AsyncFleet.open(path) as fleet:
-            return routers_of(fleet, await serve(fleet, 20)), fleet.engine.rollouts.course("answer")
+            return routers_of(fleet, await serve(fleet, 20)), fleet.engine.learning.rollouts.course("answer")
 
     spoke, course = asyncio.run(again())
     assert spoke == {"1": 20}
@@ -150,7 +151,7 @@ def test_a_candidate_is_promoted_by_the_operator_and_rolled_back_again(place: Pa
     async def live() -> None:
         path = stated(place, "{file: routers/chat, version: '2'}")
         async with AsyncFleet.open(path) as fleet:
-            rollouts = fleet.engine.rollouts
+            rollouts = fleet.engine.learning.rollouts
             with pytest.raises(Conflict, match="no candidate to promote"):
                 rollouts.promote("answer", "")
             await rollouts.propose("answer", Change("1", share=0.5))
@@ -172,7 +173,7 @@ def test_a_candidate_is_promoted_by_the_operator_and_rolled_back_again(place: Pa
 def test_what_an_operator_did_stays_over_a_restart_until_the_fleet_file_says_otherwise(place: Path) -> None:
     async def first() -> None:
         async with AsyncFleet.open(stated(place, "{file: routers/chat, version: '2'}")) as fleet:
-            rollouts = fleet.engine.rollouts
+            rollouts = fleet.engine.learning.rollouts
             await rollouts.propose("answer", Change("1"))
             rollouts.promote("answer", "asked for")
             await rollouts.propose("answer", Change("3", share=0.5, margin=0.1))
@@ -180,7 +181,7 @@ def test_what_an_operator_did_stays_over_a_restart_until_the_fleet_file_says_oth
 
     async def then(router: str) -> tuple[str, str, float, int, list[str]]:
         async with AsyncFleet.open(stated(place, router)) as fleet:
-            course = fleet.engine.rollouts.course("answer")
+            course = fleet.engine.learning.rollouts.course("answer")
             rollout, tryout = course.rollout, course.tryout
             return (
                 rollout.service.name,
@@ -200,7 +201,7 @@ def test_a_file_that_was_written_anew_is_another_router(place: Path, trained: di
 
     async def live() -> None:
         async with AsyncFleet.open(stated(place, "one.router")) as fleet:
-            rollouts = fleet.engine.rollouts
+            rollouts = fleet.engine.learning.rollouts
             (place / "one.router").write_bytes(trained["good"])
             await rollouts.propose("answer", Change("one.router"))
             candidate = rollouts.course("answer").rollout.candidate
@@ -221,7 +222,7 @@ def test_a_better_candidate_takes_over_by_itself(place: Path) -> None:
         )
         async with AsyncFleet.open(path) as fleet:
             await serve(fleet, 80)
-            course = fleet.engine.rollouts.course("answer")
+            course = fleet.engine.learning.rollouts.course("answer")
             assert course.rollout.service.name == "1"
             assert course.ended[0].why.startswith(("shown to be better", "shown to be not worse"))
 
@@ -240,7 +241,7 @@ def test_what_is_damaged_or_unfit_is_refused_and_the_old_one_serves_on(
 
     async def live() -> None:
         async with AsyncFleet.open(stated(place, "{file: routers/chat, version: '1'}")) as fleet:
-            rollouts = fleet.engine.rollouts
+            rollouts = fleet.engine.learning.rollouts
             for change, message in (
                 (Change("broken.router"), "broken.router.*Nothing has changed: 1 serves 'answer'"),
                 (Change("foreign.router"), "was trained on a, b; the task has small, large"),
@@ -274,7 +275,7 @@ def test_a_candidate_that_cannot_predict_is_rolled_back_and_costs_no_request(
     async def live() -> None:
         path = stated(place, "{file: routers/chat, version: '1', candidate: '2', share: 0.5}")
         async with AsyncFleet.open(path) as fleet:
-            course = fleet.engine.rollouts.course("answer")
+            course = fleet.engine.learning.rollouts.course("answer")
             service = course._scorers[course.rollout.service.digest]
 
             def failing(scorer: object, *rest: object) -> object:

@@ -308,10 +308,10 @@ def test_many_at_once_and_many_that_go_away_leave_nothing_behind(fleet_file: Pat
             assert "gone" in ended
             assert sum(end.startswith("topics") for end in ended) >= 40 - 30
             await asyncio.sleep(0.05)
-            meanings, before = engine._learning._meanings, engine._learning._before
+            meanings, before = engine.learning._meanings, engine.learning._before
             for left in (
                 engine._waiters, engine._streams, engine._payloads, meanings._held, meanings._placed,
-                meanings._near, before._asked, engine._learning._embeddings._coming,
+                meanings._near, before._asked, engine.learning._embeddings._coming,
             ):  # fmt: skip
                 assert not left
             kept = before.caches()["topic"]

@@ -246,7 +246,7 @@ class AsyncFleet:
         better_than: FleetAnswer | str = "",
     ) -> None:
         """See `AnyFleet.feedback`."""
-        self._open().feedback(request_of(answer), opinion_of(score, correct, label, better_than))
+        self._open().learning.feedback(request_of(answer), opinion_of(score, correct, label, better_than))
 
     async def names(self) -> list[str]:
         """See `AnyFleet.names`."""

@@ -3,8 +3,8 @@
 Rules this module keeps:
 
 1. It decides nothing. What it knows beyond the machines is payloads, callbacks and handles.
-2. Everything happens on the loop's thread, and `_tell` is never entered twice: handles report from callbacks of
-   their own, so each event sees the effects of the last one carried out.
+2. Everything happens on the loop's thread, and handles report from callbacks of their own: an effect tells the
+   machines nothing while it is carried out (`Machines`).
 3. Payloads are kept from `submit` to `Release`, callbacks from `submit` to `Finish`.
 """
 
@@ -20,40 +20,29 @@ from pathlib import Path
 from typing import Any
 
 from semaforo.catalog.state import Catalog
-from semaforo.core.controller import Controller
-from semaforo.core.dispatcher import Dispatcher
 from semaforo.core.effects import Believed, Cancel, Decided, Drained, Ejected, Finish, Release, Run, Score
 from semaforo.core.events import (
     Arrived,
     BatchFailed,
     Cancelled,
-    ControllerEvent,
-    DispatcherEvent,
-    Feedback,
     FleetChanged,
-    Tick,
 )
 from semaforo.core.state import History
 from semaforo.entities import Priority, ReplicaSpec, Request
 from semaforo.errors import NotFound
-from semaforo.features.drift import Drift
 from semaforo.features.plan import Sources
 from semaforo.graph import graph
 from semaforo.live.answer import Answer, Waiter
 from semaforo.live.cache import Said
 from semaforo.live.conductor import Asked
 from semaforo.live.crew import Crew, ReplicaStatus
-from semaforo.live.feedback import Opinion
 from semaforo.live.graph_replica import GraphReplica
 from semaforo.live.handle import Handle, Sink
 from semaforo.live.inbox import Inbox
-from semaforo.live.journal import JournalWriter
 from semaforo.live.learning import Again, Learning
 from semaforo.live.load import LoadMeter
-from semaforo.live.looking import Cost
-from semaforo.live.meanings import Figures
+from semaforo.live.machines import Machines
 from semaforo.live.operations import Operations
-from semaforo.live.rollouts import Rollouts
 from semaforo.live.sessions import Sessions
 from semaforo.live.stream import Stream
 from semaforo.observe.explain import Explanation, Looked, Ring
@@ -79,6 +68,9 @@ class Engine:
         sources: What looks at payloads, so that routers know what they hold; None = what is built in.
         tasks: What tells tasks apart, for requests that name none.
         history: Where what is learned is kept over restarts, or None; it is closed with the engine.
+
+    Attributes:
+        learning: What is learned from requests and answers, and by what.
     """
 
     def __init__(
@@ -95,17 +87,16 @@ class Engine:
         self.tasks = tasks
         self.metrics = Metrics()
         self.ring = Ring(explain_ring)
-        self._dispatcher = Dispatcher()
-        self._controller = Controller()
-        self._journal_path = journal
-        self._journal: JournalWriter | None = None
+        self._machines = Machines(self.metrics, journal)
+        self._dispatcher = self._machines.dispatcher
+        self._tell, self._control = self._machines.tell, self._machines.control
         self._factory = handles
         self._sessions = Sessions(time.monotonic)
         self._payloads: dict[str, Payload] = {}
         self._waiters: dict[str, Callable[[Answer], None]] = {}
         self._inbox = Inbox(self._dispatcher.state, self._tell, self._lost)
         self._streams = self._inbox.streams
-        self._learning = Learning(
+        self.learning = Learning(
             self._dispatcher.state, self.ring, self._tell, self, history, routers or {}, sources
         )
         self._ids = itertools.count(1)
@@ -113,10 +104,6 @@ class Engine:
         self._hurry: Callable[[], None] | None = None
         # Replicas in the loop that were given work since the last hurry.
         self._inline: set[str] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._control_timer: asyncio.TimerHandle | None = None
-        self._flush_timer: asyncio.TimerHandle | None = None
         self._meter: LoadMeter | None = None
         self._act: dict[type, Callable[[Any], None]] = {
             Decided: self._decided,
@@ -126,7 +113,7 @@ class Engine:
             Cancel: self._cancel_batch,
             Drained: lambda e: self._crew.drained(e.replica),
             Ejected: self._ejected,
-            Believed: self._learning.believed,
+            Believed: self.learning.believed,
             Score: self._score,
         }
 
@@ -143,19 +130,17 @@ class Engine:
         self._clock = time.monotonic
         self._crew = Crew(self._handle, self._inbox, self._tell, self._control)
         self.operations = Operations(
-            self._dispatcher.state, self._controller, self._crew, self._control, self.ready
+            self._dispatcher.state, self._machines.controller, self._crew, self._control, self.ready
         )
-        if self._journal_path is not None:
-            self._journal = JournalWriter(self._journal_path, self._dispatcher, self._controller)
-            self._flush_later()
+        self._machines.start(self._act, self._crew)
         self._meter = LoadMeter(self.metrics, self._dispatcher.state, self._control)
         await self.apply(catalog)
-        self._learning.start(catalog)
-        await self._crew.settled(self._controller, ready_timeout_s)
+        self.learning.start(catalog)
+        await self._crew.settled(self._machines.controller, ready_timeout_s)
 
     async def apply(self, catalog: Catalog) -> None:
         """Serve another catalog from now on; requests that wait are placed anew."""
-        self._learning.changed(self.catalog, catalog)
+        self.learning.changed(self.catalog, catalog)
         event = FleetChanged(catalog)
         self._tell(event)
         self._control(event)
@@ -167,7 +152,7 @@ class Engine:
         if not hasattr(self, "_crew"):
             return
         until = self._clock() + grace_s
-        self._learning.quiet()
+        self.learning.quiet()
         while self._waiters or self._streams:
             if self._clock() >= until:
                 break
@@ -177,13 +162,8 @@ class Engine:
         if self._meter is not None:
             self._meter.close()
         await self._crew.close(max(0.1, until - self._clock()))
-        await self._learning.stop()
-        for timer in (self._timer, self._control_timer, self._flush_timer):
-            if timer is not None:
-                timer.cancel()
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        await self.learning.stop()
+        self._machines.close()
 
     # --- requests --------------------------------------------------------------------------------------
 
@@ -194,7 +174,7 @@ class Engine:
 
     def submit(self, request: Request, payload: Payload, on_answer: Callable[[Answer], None]) -> None:
         """Serve a request; `on_answer` is called once, on the loop's thread, perhaps before this returns."""
-        if (found := self._learning.found(request, payload, self._clock())) is not None:
+        if (found := self.learning.found(request, payload, self._clock())) is not None:
             on_answer(found[0])
             return
         self._waiters[request.id] = on_answer
@@ -225,10 +205,10 @@ class Engine:
     def stream(self, request: Request, payload: Payload) -> Stream:
         """Serve a request whose answer comes in chunks."""
         stream = Stream(request.id, self.cancel)
-        if (found := self._learning.found(request, payload, self._clock())) is not None:
+        if (found := self.learning.found(request, payload, self._clock())) is not None:
             stream.give(*found)
             return stream
-        if self._learning.wanted(request):
+        if self.learning.wanted(request):
             stream.kept = []
         self._streams[request.id] = stream
         self._enter(request, payload)
@@ -236,7 +216,7 @@ class Engine:
 
     def cancel(self, request_id: str) -> None:
         """Stop a request, waiting or running, and the steps it has caused; unknown ids are ignored."""
-        if self._learning.let_go(request_id):
+        if self.learning.let_go(request_id):
             # It waits for its embedding, so the dispatcher does not know it.
             finish = Finish(request_id, "cancelled", code="cancelled", message="cancelled by the client")
             self.ring.finished(finish)
@@ -247,7 +227,7 @@ class Engine:
     def _enter(self, request: Request, payload: Payload) -> None:
         self._payloads[request.id] = payload
         self.ring.arrived(request)
-        if not self._learning.look(request, payload, self._go_on):
+        if not self.learning.look(request, payload, self._go_on):
             self._tell(Arrived(request))
 
     def _go_on(self, request: Request, found: Again | None) -> None:
@@ -301,7 +281,7 @@ class Engine:
 
     def agreed(self, finish: Finish, score: float, weight: float) -> None:
         """Learn that an answer was with what was fused of several."""
-        self._learning.agreed(finish, score, weight)
+        self.learning.agreed(finish, score, weight)
 
     def lost(self, request_id: str, without: tuple[str, ...]) -> None:
         """Keep what the answer to a request had to do without, to be explained."""
@@ -332,31 +312,6 @@ class Engine:
             return 0
         return sum(queue.rows[: priority + 1]) if queue is not None else 0
 
-    def feedback(self, request_id: str, opinion: Opinion, tenant: str | None = None) -> tuple[Feedback, ...]:
-        """Learn from what a caller says of an answer; see `Opinions.take`."""
-        return self._learning.feedback(request_id, opinion, tenant)
-
-    def cached(self) -> dict[str, tuple[int, int]]:
-        """Return by task how many requests were answered by what was kept, and how many were not."""
-        return self._learning.cached()
-
-    def likened(self) -> dict[str, Figures]:
-        """Return by task what came of giving answers to requests that mean the same."""
-        return self._learning.likened()
-
-    def drifts(self) -> Mapping[str, Drift]:
-        """Return by variant how far requests have drifted from what it was measured on."""
-        return self._learning.drifting.drifts()
-
-    def looks(self) -> Mapping[tuple[str, str], Cost]:
-        """Return what looking at requests has cost, by task and extractor."""
-        return self._learning.looking.costs
-
-    @property
-    def rollouts(self) -> Rollouts:
-        """The trained routers as they serve, and what is tried beside them."""
-        return self._learning.rollouts
-
     @property
     def history(self) -> dict[str, History]:
         """What variants have shown themselves to be worth, by id."""
@@ -376,7 +331,9 @@ class Engine:
     def replicas(self) -> list[ReplicaStatus]:
         """Return every replica, running or not."""
         books = self._dispatcher.state.replicas
-        found = self._crew.status(self._controller, {name: book.rows for name, book in books.items()})
+        found = self._crew.status(
+            self._machines.controller, {name: book.rows for name, book in books.items()}
+        )
         for status in found:
             stats = self.metrics.replicas.get(status.id)
             if stats is not None:
@@ -395,62 +352,17 @@ class Engine:
         books = self._dispatcher.state.variants
         return any(books[v.id].ready > 0 for v in self.catalog.resolve(target, version) if v.id in books)
 
-    # --- events in, effects out ------------------------------------------------------------------------
-
-    def _tell(self, event: DispatcherEvent) -> None:
-        now = self._clock()
-        effects = self._dispatcher.handle(event, now)
-        self.metrics.event(event, now)
-        if self._journal is not None:
-            self._journal.decision(now, event, effects)
-        act = self._act
-        for effect in effects:
-            do = act.get(type(effect))
-            if do is not None:
-                do(effect)
-        at = self._dispatcher.next_deadline()
-        if at is not None and (self._timer is None or at < self._timer_at):
-            self._arm(at, now)
-
-    def _arm(self, at: float, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        # uvloop counts in whole milliseconds: what is due sooner would fire too early, and again, until it is due.
-        self._timer = self._loop.call_later(max(_RESOLUTION_S, at - now), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._tell(Tick())
-
-    def _control(self, event: ControllerEvent) -> None:
-        now = self._clock()
-        effects = self._controller.handle(event, now)
-        if self._journal is not None:
-            self._journal.control(now, event, effects)
-        for effect in effects:
-            self._crew.act(effect)
-        if self._control_timer is not None:
-            self._control_timer.cancel()
-            self._control_timer = None
-        at = self._controller.next_deadline()
-        if at is not None and not self._crew.closing:
-            self._control_timer = self._loop.call_later(max(0.0, at - now), self._control, Tick())
-
-    def _flush_later(self) -> None:
-        if self._journal is not None:
-            self._journal.flush()
-            self._flush_timer = self._loop.call_later(1.0, self._flush_later)
+    # --- effects ------------------------------------------------------------------------------------------
 
     def _score(self, effect: Score) -> None:
-        self._learning.score(effect, self._payloads.get(effect.request))
+        self.learning.score(effect, self._payloads.get(effect.request))
 
     def _decided(self, effect: Decided) -> None:
         self.ring.decided(effect)
         if effect.spoke is not None:
-            self._learning.spoke(effect)
+            self.learning.spoke(effect)
         if effect.shadow:
-            self._learning.shadow(effect, self._payloads.get(effect.request))
+            self.learning.shadow(effect, self._payloads.get(effect.request))
         if effect.move:
             self.metrics.decided(effect)
 
@@ -482,9 +394,7 @@ class Engine:
         self.ring.finished(effect)
         self.metrics.finished(effect)
         result = self._inbox.results.pop(rid, None)
-        self._learning.finished(
-            effect, self._payloads.get(rid), result, self._streams.get(rid), self._clock()
-        )
+        self.learning.finished(effect, self._payloads.get(rid), result, self._streams.get(rid), self._clock())
         answer = Answer(effect, result)
         if effect.variant:
             answer.model, answer.version, answer.variant = effect.variant.split("/", 2)

@@ -56,7 +56,7 @@ class FeedbackRoutes:
         principal = request.principal
         tenant = None if principal.may_set_tenant else principal.tenant
         opinion = Opinion(given.score, given.label, given.preference)
-        learned = self._engine.feedback(given.request_id, opinion, tenant)
+        learned = self._engine.learning.feedback(given.request_id, opinion, tenant)
         return json_response(
             {
                 "learned": [
@@ -70,7 +70,7 @@ class FeedbackRoutes:
         """Show what is known of every variant."""
         history = self._engine.history
         variants = self._engine.catalog.variants.values()
-        drifts = self._engine.drifts()
+        drifts = self._engine.learning.drifting.drifts()
         return json_response(
             {"variants": [_known(v, history.get(v.id) or History(), drifts.get(v.id)) for v in variants]}
         )

@@ -45,7 +45,7 @@ class Figures:
                 "latency_bounds_s": BUCKETS_S,
                 "looks": [
                     {"task": task, "extractor": kind, **msgspec.to_builtins(cost)}
-                    for (task, kind), cost in sorted(engine.looks().items())
+                    for (task, kind), cost in sorted(engine.learning.looking.costs.items())
                 ],
                 "tasks": [
                     {

@@ -61,10 +61,10 @@ class EngineCollector:
             (1, "misses", "Requests for which none was kept, of tasks that keep answers."),
         ):
             family = CounterMetricFamily(f"semaforo_cache_{name}", text, labels=["task"])
-            for task, counts in self._engine.cached().items():
+            for task, counts in self._engine.learning.cached().items():
                 family.add_metric([task], counts[at])
             yield family
-        likened = self._engine.likened()
+        likened = self._engine.learning.likened()
         hits = CounterMetricFamily(
             "semaforo_cache_semantic_hits",
             "Requests that were answered by what was said to one like them.",
@@ -96,12 +96,12 @@ class EngineCollector:
         }
         for name, (text, read) in counters.items():
             family = CounterMetricFamily(f"semaforo_feature_{name}", text, labels=["task", "extractor"])
-            for labels, cost in self._engine.looks().items():
+            for labels, cost in self._engine.learning.looking.costs.items():
                 family.add_metric(labels, read(cost))
             yield family
 
     def _drifts(self) -> Iterator[Metric]:
-        variants, drifts = self._engine.catalog.variants, self._engine.drifts()
+        variants, drifts = self._engine.catalog.variants, self._engine.learning.drifting.drifts()
         gauges: dict[str, tuple[str, Callable[[Drift], float]]] = {
             "index": (
                 "Population stability index of the feature that has changed most since it was measured.",

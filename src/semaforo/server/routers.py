@@ -66,7 +66,7 @@ class RouterRoutes:
 
     async def list(self, request: HttpRequest) -> Response:
         """Show the routers of all tasks."""
-        courses = self._engine.rollouts.courses
+        courses = self._engine.learning.rollouts.courses
         return json_response({"routers": [await _shown(task, course) for task, course in courses.items()]})
 
     async def propose(self, request: HttpRequest) -> Response:
@@ -75,23 +75,23 @@ class RouterRoutes:
         body = await _read(request, Proposal)
         promote = None if body.promote is None else body.promote == "auto"
         change = Change(body.candidate, body.share, body.shadow, body.margin, promote, body.sha256)
-        await self._engine.rollouts.propose(task, change)
+        await self._engine.learning.rollouts.propose(task, change)
         return await self._now(task)
 
     async def promote(self, request: HttpRequest) -> Response:
         """Put the candidate in service."""
         task, body = request.params["task"], await _read(request, Reason)
-        self._engine.rollouts.promote(task, body.why or "asked for by an operator")
+        self._engine.learning.rollouts.promote(task, body.why or "asked for by an operator")
         return await self._now(task)
 
     async def roll_back(self, request: HttpRequest) -> Response:
         """Drop the candidate, or go back."""
         task, body = request.params["task"], await _read(request, Reason)
-        self._engine.rollouts.roll_back(task, body.why or "asked for by an operator")
+        self._engine.learning.rollouts.roll_back(task, body.why or "asked for by an operator")
         return await self._now(task)
 
     async def _now(self, task: str) -> Response:
-        return json_response(await _shown(task, self._engine.rollouts.course(task)))
+        return json_response(await _shown(task, self._engine.learning.rollouts.course(task)))
 
 
 def routes(engine: Engine) -> list[Route]:
