@@ -25,7 +25,7 @@ class Learned(msgspec.Struct):
 
 
 class Qualities(msgspec.Struct):
-    """What is known of every variant."""
+    """What is known of every variant: quality, latency, cost, and how far requests have drifted."""
 
     variants: list[dict[str, Any]]
 
@@ -106,6 +106,7 @@ class Figures(msgspec.Struct):
     outcomes: dict[str, int]
     moves: dict[str, int]
     latency_bounds_s: list[float]
+    looks: list[dict[str, Any]]
     tasks: list[dict[str, Any]]
     variants: list[dict[str, Any]]
     replicas: list[dict[str, Any]]
