@@ -105,11 +105,13 @@ class Drifting:
         begun = self._clock()
 
         def seen(found: Seen) -> None:
-            numbers = numbers_of(found.signals) if found.whole else {}
-            for profile in profiles if numbers else ():
-                self._add(task, profile, numbers)
-            now = self._clock()
-            self._due = now + (now - begun) / SHARE
+            try:
+                numbers = numbers_of(found.signals) if found.whole else {}
+                for profile in profiles if numbers else ():
+                    self._add(task, profile, numbers)
+            finally:
+                now = self._clock()
+                self._due = now + (now - begun) / SHARE
 
         try:
             found = self._looking.look(task, first_row(payload), seen, patient=True)
