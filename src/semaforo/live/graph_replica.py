@@ -23,8 +23,9 @@ from semaforo.errors import RuntimeLoadError, SemaforoError
 from semaforo.graph.graph import Graph
 from semaforo.graph.values import Array, Values
 from semaforo.live.conductor import Conductor, GraphSink
+from semaforo.live.graph_chat import first_text
 from semaforo.live.graph_parts import Parts
-from semaforo.live.graph_run import GraphRun, first_text
+from semaforo.live.graph_run import GraphRun
 from semaforo.live.graph_work import work
 from semaforo.live.handle import Started
 from semaforo.live.sessions import Sessions

@@ -12,13 +12,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from semaforo.core.effects import Finish
 from semaforo.entities import Ref, Request
 from semaforo.errors import InvalidRequest, SemaforoError, error_from
-from semaforo.features import chat_tokens
 from semaforo.graph.flow import Answered, Begin, Drop, Failed, Flow, FlowEffect, Loss, Phase
 from semaforo.graph.fusion import METHODS
 from semaforo.graph.fusion.rows import agreeing_rows, fuse_rows
@@ -30,9 +28,11 @@ from semaforo.live.conductor import Asked
 from semaforo.live.graph_parts import Parts
 from semaforo.live.graph_voice import Voice
 from semaforo.observe.explain import Looked
-from semaforo.wire.payload import Chat, Tensors
+from semaforo.wire.payload import Tensors
 
 Act = Callable[[], None]
+Worked = tuple[dict[str, Array], Array | None]
+"""What a step gave, and the rows it gave it for; None = all."""
 _NEVER = float("inf")
 _WORDLESS = (Phase.SKIPPED, Phase.MISSING, Phase.DROPPED)
 _INNER = re.compile(r"step '([\w.]+)': (.*)", re.DOTALL)
@@ -46,6 +46,7 @@ class GraphRun:
         batch: Number the answer is reported under.
         asked: The request.
         values: Its inputs.
+        parameters: What every step passes on as it came.
         soon: Lets something happen in the replica's next round.
         body: Body of the chat, where the graph answers one.
     """
@@ -62,14 +63,14 @@ class GraphRun:
     ) -> None:
         self.batch = batch
         self.cost = 0.0
+        self.parameters = parameters
+        self.body = body
+        self.conductor = parts.conductor
         self._parts = parts
         self._asked = asked
         self._values = values
-        self._parameters = parameters
         self._soon = soon
-        self._body = body
-        self._conductor = parts.conductor
-        self._begun = self._conductor.now()
+        self._begun = self.conductor.now()
         self.flow = Flow(parts.plan, asked.deadline_at, *parts.shares(values.rows))
         self._running: dict[str, list[str]] = {}
         self._tasks: dict[str, asyncio.Future[None]] = {}
@@ -96,12 +97,12 @@ class GraphRun:
 
     def begin(self) -> None:
         """Begin the first steps."""
-        self._act(self.flow.begin(self._conductor.now()))
+        self._act(self.flow.begin(self.conductor.now()))
 
     def tick(self) -> None:
         """Begin what was held back until now."""
         self._wakes_at = _NEVER
-        self._act(self.flow.tick(self._conductor.now()))
+        self._act(self.flow.tick(self.conductor.now()))
 
     def cancel(self) -> None:
         """Stop every step; nothing is reported."""
@@ -128,7 +129,7 @@ class GraphRun:
 
     def _drop(self, step: str) -> None:
         for request_id in self._running.pop(step, ()):
-            self._conductor.cancel(request_id)
+            self.conductor.cancel(request_id)
         task = self._tasks.pop(step, None)
         if task is not None:
             task.cancel()
@@ -160,12 +161,16 @@ class GraphRun:
         self._parts.report(self, error, self._seconds())
 
     def _seconds(self) -> float:
-        return self._conductor.now() - self._begun
+        return self.conductor.now() - self._begun
 
     @property
     def request_id(self) -> str:
         """Id of the request."""
         return self._asked.request.id
+
+    def late(self, deadline: float) -> bool:
+        """Tell whether a moment has passed."""
+        return self.conductor.now() >= deadline
 
     def without(self) -> tuple[str, ...]:
         """Return what the answer had to do without: steps, and why."""
@@ -194,7 +199,7 @@ class GraphRun:
         if given is None:
             self._soon(partial(self._skipped, name))
         elif self._hopeless(name, given):
-            self._soon(partial(self._missing, name, self.flow.late(name, self._conductor.now())))
+            self._soon(partial(self._missing, name, self.flow.late(name, self.conductor.now())))
         elif step.kind in ("call", "verify"):
             self._parts.functions[name].call(given.arrays, given.count, partial(self._called, step, given))
         else:
@@ -202,7 +207,7 @@ class GraphRun:
 
     def _hopeless(self, name: str, given: Given) -> bool:
         """Tell whether a step cannot end in time, and others have an answer for each of its rows."""
-        fusions = self.flow.hopeless(name, self._conductor.now())
+        fusions = self.flow.hopeless(name, self.conductor.now())
         return bool(fusions) and all(self._covered(fusion, given) for fusion in fusions)
 
     def _covered(self, fusion: str, given: Given) -> bool:
@@ -222,21 +227,21 @@ class GraphRun:
         self._keep(step, arrays, rows)
 
     def _skipped(self, name: str) -> None:
-        self._act(self.flow.skipped(name, self._conductor.now()))
+        self._act(self.flow.skipped(name, self.conductor.now()))
 
     def _lost(self, name: str, error: SemaforoError) -> None:
         loss = Loss(error.code, error.message, error.retry_after_s or 0.0)
         self._soon(partial(self._missing, name, loss))
 
     def _missing(self, name: str, loss: Loss) -> None:
-        self._act(self.flow.missing(name, loss, self._conductor.now()))
+        self._act(self.flow.missing(name, loss, self.conductor.now()))
 
     def _keep(self, step: Step, arrays: Mapping[str, Array], rows: Array | None) -> None:
         self._values.put(step.name, arrays, rows)
         self._soon(partial(self._done, step.name))
 
     def _done(self, name: str) -> None:
-        now = self._conductor.now()
+        now = self.conductor.now()
         self._running.pop(name, None)
         self._tasks.pop(name, None)
         effects = self.flow.done(name, now)
@@ -259,7 +264,7 @@ class GraphRun:
 
     def request(self, step: Step, ref: Ref, deadline: float, *, stream: bool = False) -> Request:
         """Return the request by which a step asks its target: all of the contract goes with it."""
-        new_id = self._conductor.new_id()
+        new_id = self.conductor.new_id()
         return step_request(step, self._asked.request, new_id, ref, deadline, self.cost, stream=stream)
 
     def _ask(self, step: Step, given: Given, deadline: float) -> None:
@@ -270,8 +275,8 @@ class GraphRun:
             return
         request = self.request(step, self._parts.ref(step, given.arrays, given.count), deadline)
         self._running[step.name] = [request.id]
-        tensors = Tensors(given.arrays, self._parameters)
-        self._conductor.submit(request, tensors, partial(self._answered, step, given.rows))
+        tensors = Tensors(given.arrays, self.parameters)
+        self.conductor.submit(request, tensors, partial(self._answered, step, given.rows))
 
     async def ask(self, step: Step, arrays: dict[str, Array], count: int, deadline: float) -> Answer:
         """Ask a step's target once and wait; cancelling the wait cancels what was asked."""
@@ -282,11 +287,11 @@ class GraphRun:
                 future.set_result(answer)
 
         request = self.request(step, self._parts.ref(step, arrays, count), deadline)
-        self._conductor.submit(request, Tensors(arrays, self._parameters), settle)
+        self.conductor.submit(request, Tensors(arrays, self.parameters), settle)
         try:
             answer = await future
         except asyncio.CancelledError:
-            self._conductor.cancel(request.id)
+            self.conductor.cancel(request.id)
             raise
         self.cost += answer.finish.cost
         if not answer.ok:
@@ -324,7 +329,7 @@ class GraphRun:
         self._keep(step, result, given.rows)
 
     def _saw(self, looked: Looked) -> None:
-        self._conductor.looked(self.request_id, looked)
+        self.conductor.looked(self.request_id, looked)
 
     def _worked(self, step: Step, task: asyncio.Future[Any]) -> None:
         if task.cancelled() or self.flow.over:
@@ -339,76 +344,9 @@ class GraphRun:
         else:
             self._lost(step.name, SemaforoError(f"{type(error).__name__}: {error}"))
 
-    # --- chats -----------------------------------------------------------------------------------------
-
-    def late(self, deadline: float) -> bool:
-        """Tell whether a moment has passed."""
-        return self._conductor.now() >= deadline
-
-    def speaks(self, step: Step) -> bool:
-        """Tell whether what a chat says may be the answer of the graph."""
-        return self.voice is not None and step.name in self.voice.speakers
-
-    def messages(self, given: str | None) -> Any:
-        """Return the messages of a chat: those given as JSON, else those of the request.
-
-        Raises:
-            InvalidRequest: There are none.
-        """
-        if given is not None:
-            try:
-                return msgspec.json.decode(given)
-            except msgspec.DecodeError as error:
-                raise InvalidRequest(f"'messages' is no JSON: {error}") from None
-        if self._body is None:
-            raise InvalidRequest("a chat takes a text, messages or a prompt: give it one")
-        return self._body["messages"]
-
-    async def say(
-        self, step: Step, text: str | None, messages: Any, deadline: float, speaks: bool, sample: int = 0
-    ) -> str:
-        """Ask a chat and return what it said; its chunks go to the client where it may be the answer."""
-        body = {k: v for k, v in (self._body or {}).items() if k not in ("messages", "prompt", "stream")}
-        body |= self._parameters
-        body["model"] = step.target
-        if speaks and self._body is not None and self._body.get("stream"):
-            body["stream"] = True
-        if sample and isinstance(body.get("seed"), int):
-            # The same seed would give the same answer again.
-            body["seed"] += sample
-        body["messages"] = [{"role": "user", "content": text}] if text is not None else messages
-        request = self.request(step, Ref(1, len(text or "")), deadline, stream=True)
-        request = msgspec.structs.replace(request, prompt_tokens=chat_tokens(body))
-        if step.samples > 1:
-            # An answer that was kept agrees with itself.
-            contract = msgspec.structs.replace(request.contract, fresh=True)
-            request = msgspec.structs.replace(request, contract=contract)
-        stream = self._conductor.stream(request, Chat(body))
-        said: list[str] = []
-        try:
-            async for chunk in stream:
-                content = chunk.delta.get("content")
-                if chunk.restart:
-                    said.clear()
-                elif isinstance(content, str):
-                    said.append(content)
-                if speaks and self.voice is not None:
-                    self.voice.says(step.name, chunk)
-        finally:
-            stream.close()
-        if stream.answer is not None:
-            self.cost += stream.answer.finish.cost
-        return "".join(said)
-
 
 def _placed(step: str, message: str) -> str:
     inner = _INNER.match(message)
     if inner is not None:
         return f"step '{step}.{inner[1]}': {inner[2]}"
     return f"step '{step}': {message}"
-
-
-def first_text(array: Array, row: int = 0) -> str:
-    """Return one text of a tensor of texts."""
-    found = np.asarray(array).reshape(len(array), -1)[row, 0]
-    return found.decode() if isinstance(found, bytes) else str(found)

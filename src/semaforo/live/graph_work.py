@@ -1,4 +1,4 @@
-"""Steps that ask more than once: a map over lists, a loop, a chat.
+"""Steps that ask more than once: a map over lists, a loop; a chat is in `graph_chat`.
 
 Rules this module keeps:
 
@@ -12,23 +12,19 @@ Rules this module keeps:
 from __future__ import annotations
 
 import asyncio
-import string
 from collections.abc import Sequence
 
 import numpy as np
 
 from semaforo.errors import Expired, InvalidRequest, Refused, SemaforoError
-from semaforo.graph.agreement import most_said
 from semaforo.graph.condition import Rows, condition
 from semaforo.graph.graph import Step
 from semaforo.graph.values import Array, Given
-from semaforo.live.graph_run import GraphRun, first_text
+from semaforo.live.graph_chat import chat
+from semaforo.live.graph_run import GraphRun, Worked
 
-Worked = tuple[dict[str, Array], Array | None]
 _RETRY_S = 0.005
 _MOST_ITEMS = 1_000_000
-CHATS_AT_ONCE = 16
-"""Chats of one step of one request in flight: its rows, and samples of each."""
 
 
 async def each(run: GraphRun, step: Step, given: Given, deadline: float) -> Worked:
@@ -113,63 +109,6 @@ async def loop(run: GraphRun, step: Step, given: Given, deadline: float) -> Work
         if not len(going):
             break
     return found, given.rows
-
-
-async def chat(run: GraphRun, step: Step, given: Given, deadline: float) -> Worked:
-    """Ask a chat with each row's text, as often as is to be sampled, and gather what it says.
-
-    Raises:
-        SemaforoError: It could not be answered.
-    """
-    room = asyncio.Semaphore(min(step.at_once, CHATS_AT_ONCE))
-    alone = given.count == 1 and step.samples == 1
-
-    async def one(row: int, sample: int) -> str:
-        said = {name: first_text(array, row) for name, array in given.arrays.items()}
-        if step.prompt:
-            text: str | None = _filled(step.prompt, said)
-        else:
-            text = said.get("text")
-        messages = run.messages(said.get("messages")) if text is None or "messages" in said else None
-        if messages is not None:
-            text = None
-        async with room:
-            return await run.say(step, text, messages, deadline, run.speaks(step) and alone, sample)
-
-    if alone:
-        texts = [await one(0, 0)]
-    else:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(one(row, sample))
-                for row in range(given.count)
-                for sample in range(step.samples)
-            ]
-        texts = [task.result() for task in tasks]
-    if step.samples == 1:
-        return {"text": _texts(texts)}, given.rows
-    of_rows = [texts[at : at + step.samples] for at in range(0, len(texts), step.samples)]
-    found = [most_said(row) for row in of_rows]
-    return {
-        "text": _texts([row[place] for row, (place, _, _) in zip(of_rows, found, strict=True)]),
-        "agreement": np.array([share for _, share, _ in found]),
-        "unlike": np.array([unlike for _, _, unlike in found], float),
-    }, given.rows
-
-
-def _texts(texts: Sequence[str]) -> Array:
-    found = np.empty(len(texts), object)
-    found[:] = [text.encode() for text in texts]
-    return found
-
-
-def _filled(prompt: str, said: dict[str, str]) -> str:
-    parts = []
-    for literal, name, _, _ in string.Formatter().parse(prompt):
-        parts.append(literal)
-        if name:
-            parts.append(said[name])
-    return "".join(parts)
 
 
 def _lengths(step: Step, given: Given) -> Array:
