@@ -283,6 +283,7 @@ def test_the_contract_reaches_the_decision(http: httpx.Client) -> None:
         "max_cost": None,
         "privacy": "internal",
         "tenant": "acme",
+        "fresh": False,
     }
     assert told["request"]["affinity"] == "s1"
     ruled_out = {c["variant"]: c["ruled_out"] for c in told["decided"][0]["considered"]}

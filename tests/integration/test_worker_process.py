@@ -322,7 +322,7 @@ def test_a_worker_needs_only_runtimes_the_wire_and_entities() -> None:
         text=True,
         check=True,
     )
-    assert said.stdout == "entities errors runtime wire worker\n\n"
+    assert said.stdout == "entities errors plugins runtime wire worker\n\n"
 
 
 def test_a_worker_whose_gateway_is_gone_ends_at_once() -> None:
