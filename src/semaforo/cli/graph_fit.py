@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from semaforo.build import Blueprint, blueprint, engine_for
+from semaforo.cli.output import write_file
 from semaforo.cli.progress import bar, loading
 from semaforo.cli.router_run import needs_sklearn
 from semaforo.entities import Privacy
@@ -151,11 +152,7 @@ def _router(graph: Graph, name: str) -> Router | None:
 
 def _write_verifier(graph: Graph, name: str, router: Router) -> str:
     path = Path(graph.step(name).target)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(router.encode())
-    except OSError as error:
-        raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None
+    write_file(path, router.encode(), folders=True)
     return f"Wrote {path}, trained on {router.rows} rows"
 
 
@@ -164,11 +161,7 @@ def _write(plan: Blueprint, graph: Graph, found: Fitted) -> str:
     assert settings is not None
     named = settings.steps[found.step].fitted
     path = plan.file.folder / (named or f"{graph.name}-{found.step}.json")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.encode(found.learned) + b"\n")
-    except OSError as error:
-        raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None
+    write_file(path, msgspec.json.encode(found.learned) + b"\n", folders=True)
     hint = (
         "" if named else f": write `fitted: {path.name}` under models.{graph.name}.graph.steps.{found.step}"
     )

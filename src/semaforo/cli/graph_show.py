@@ -10,6 +10,7 @@ from rich.text import Text
 
 from semaforo.build import Blueprint, blueprint
 from semaforo.catalog import Catalog
+from semaforo.cli.output import write_file
 from semaforo.entities import BatchProfile
 from semaforo.errors import InvalidRequest, nearest
 from semaforo.graph.check import check
@@ -35,10 +36,7 @@ def run(name: str, fleet: Path, to: Path | None, deep: bool) -> None:
     if to is not None:
         if len(chosen) != 1:
             raise InvalidRequest(f"--svg takes one graph: name it. There are {', '.join(graphs)}")
-        try:
-            to.write_text(svg(_picture(plan.catalog, graphs, chosen[0])), encoding="utf-8")
-        except OSError as error:
-            raise InvalidRequest(f"{to} cannot be written: {error.strerror}") from None
+        write_file(to, svg(_picture(plan.catalog, graphs, chosen[0])).encode())
         print(f"Wrote {to}")
         return
     console = Console(highlight=False)

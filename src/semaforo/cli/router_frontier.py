@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from semaforo.cli.output import show_json, write_file
 from semaforo.cli.remote import body_of, server
 from semaforo.entities.units import show_dollars, show_duration
-from semaforo.errors import InvalidRequest, NotFound, ProtocolError, nearest
+from semaforo.errors import NotFound, ProtocolError, nearest
 from semaforo.observe.explain import short
 from semaforo.observe.frontier import LATELY, Answered, place_of, standing
 from semaforo.policy.frontier import Frontier, frontier
@@ -62,12 +62,9 @@ def _show(found: list[Frontier], png: Path | None, as_json: bool) -> None:
     if png is not None:
         from semaforo.jobs.learn.fleet_picture import fleet_picture
 
-        try:
-            png.write_bytes(fleet_picture(found))
-        except OSError as error:
-            raise InvalidRequest(f"{png} cannot be written: {error.strerror}") from None
+        write_file(png, fleet_picture(found))
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        show_json(found)
         return
     out = Console(highlight=False)
     for one in found:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from semaforo.cli.output import show_json
 from semaforo.cli.remote import body_of, server
 from semaforo.entities.units import show_duration
 
@@ -26,7 +25,7 @@ def run_list(url: str, key: str, as_json: bool) -> None:
     with server(url, key) as client:
         found = body_of(client.get(_AT))
     if as_json:
-        _json(found)
+        show_json(found)
         return
     out = Console(highlight=False)
     if not found["routers"]:
@@ -66,13 +65,9 @@ def _post(task: str, what: str, body: dict[str, Any], url: str, key: str, as_jso
     with server(url, key) as client:
         found = body_of(client.post(f"{_AT}/{quote(task, safe='')}/{what}", json=body))
     if as_json:
-        _json(found)
+        show_json(found)
     else:
         _show(Console(highlight=False), found)
-
-
-def _json(found: Any) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
 
 
 def _show(out: Console, about: dict[str, Any]) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table as Shown
 
+from semaforo.cli.output import show_json, write_file
 from semaforo.errors import InvalidRequest
 from semaforo.features.language import language_of
 from semaforo.features.signals import Signals
@@ -76,11 +76,7 @@ def run_train(asked: Training) -> None:
     router = Router(
         predictor, len(table), made, figures, verifies=asked.cascade, data=data, seen=table.marks()
     )
-    try:
-        asked.output.parent.mkdir(parents=True, exist_ok=True)
-        asked.output.write_bytes(router.encode())
-    except OSError as error:
-        raise InvalidRequest(f"{asked.output} cannot be written: {error.strerror}") from None
+    write_file(asked.output, router.encode(), folders=True)
     page = ""
     if asked.report is not None:
         from semaforo.jobs.learn.report import write
@@ -95,7 +91,7 @@ def run_train(asked: Training) -> None:
         "tasks": list(router.tasks), "figures": figures, "trust": float(trust.mean()), "report": page,
     }  # fmt: skip
     if asked.as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        show_json(told)
         return
     out = Console(highlight=False)
     out.print(f"{len(table):,} requests, {len(table.models)} models, {len(router.tasks)} tasks; out of fold:")
@@ -121,7 +117,7 @@ def run_evaluate(path: Path, file: Path, keep: float, cascade: str, as_json: boo
         found = judged(table, router.predictor, keep=keep)
         if as_json:
             told = {**msgspec.to_builtins(found), "verdict": found.verdict}
-            typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+            show_json(told)
             return
         shown = Shown(box=box.SIMPLE_HEAD, title="off policy")
         for column in ("estimate", "mean score", "95 %"):
@@ -144,7 +140,7 @@ def run_evaluate(path: Path, file: Path, keep: float, cascade: str, as_json: boo
     figures["score"] = float(table.scores[np.arange(len(table)), chosen].mean())
     figures["trust"] = float(trust.mean())
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(figures), indent=2).decode())
+        show_json(figures)
         return
     for line in _said(figures):
         out.print(line)
@@ -171,12 +167,9 @@ def run_frontier(path: Path, file: Path | None, png: Path | None, as_json: bool)
     if png is not None:
         from semaforo.jobs.learn.report import frontier_picture
 
-        try:
-            png.write_bytes(frontier_picture(points))
-        except OSError as error:
-            raise InvalidRequest(f"{png} cannot be written: {error.strerror}") from None
+        write_file(png, frontier_picture(points))
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(points), indent=2).decode())
+        show_json(points)
         return
     shown = Shown(box=box.SIMPLE_HEAD)
     for column in ("choice", "mean score", "95 %", "$ per 1,000"):
@@ -216,7 +209,7 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
             "us": 1e4 * (time.perf_counter() - begun), "language": language_of(looks), "code": looks["text.code"],
         }  # fmt: skip
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        show_json(told)
         return
     out = Console(highlight=False)
     out.print(

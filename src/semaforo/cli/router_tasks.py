@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-import typer
 from rich.console import Console
 
 from semaforo.build import blueprint
+from semaforo.cli.output import show_json, write_file
 from semaforo.cli.router_run import needs_sklearn
 from semaforo.errors import InvalidRequest
 from semaforo.features.extract import chat_signals, tensor_signals
@@ -40,14 +39,10 @@ def run(fleet: Path, output: Path, rows: int, as_json: bool) -> None:
             f"without: {', '.join(without)}"
         )
     model = train_tasks(examples)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(model.encode())
-    except OSError as error:
-        raise InvalidRequest(f"{output} cannot be written: {error.strerror}") from None
+    write_file(output, model.encode(), folders=True)
     if as_json:
         told = {"file": str(output), "tasks": list(model.tasks), "without": without, "figures": model.figures}
-        typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        show_json(told)
         return
     out = Console(highlight=False)
     out.print(f"tells {', '.join(model.tasks)} apart; out of fold:")

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import msgspec
-import typer
 from rich.console import Console
 from rich.live import Live
 
+from semaforo.cli.output import show_json
 from semaforo.cli.remote import body_of, server
 from semaforo.cli.top_figures import Figures, View, between, same_server
 from semaforo.cli.top_table import page
@@ -42,7 +42,7 @@ def run(url: str, key: str, interval: str, once: bool, as_json: bool) -> None:
         view = between(before, after)
         console = Console(highlight=False)
         if as_json:
-            typer.echo(msgspec.json.format(msgspec.json.encode(view), indent=2).decode())
+            show_json(view)
         else:
             console.print(page(view, url, console.width))
         return
