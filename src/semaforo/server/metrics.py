@@ -6,9 +6,9 @@ reads `Metrics` and the replicas as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -18,6 +18,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from semaforo.entities import Variant
 from semaforo.features.drift import Drift
 from semaforo.live.looking import Cost
 from semaforo.observe.metrics import BUCKETS_S, VariantStats
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from semaforo.live.crew import ReplicaStatus
     from semaforo.live.engine import Engine
     from semaforo.server.deferred.service import Deferred, Figures
+
+_Row = TypeVar("_Row")
 
 _VARIANT = ("task", "model", "version", "variant")
 _REPLICA = (*_VARIANT, "replica")
@@ -94,11 +97,8 @@ class EngineCollector:
             "skipped": ("Times that it was left out, being too long.", lambda c: c.skipped),
             "failed": ("Times that it failed, or gave what is no number.", lambda c: c.failed),
         }
-        for name, (text, read) in counters.items():
-            family = CounterMetricFamily(f"semaforo_feature_{name}", text, labels=["task", "extractor"])
-            for labels, cost in self._engine.learning.looking.costs.items():
-                family.add_metric(labels, read(cost))
-            yield family
+        costs = list(self._engine.learning.looking.costs.items())
+        yield from _families(CounterMetricFamily, "feature", ("task", "extractor"), counters, costs)
 
     def _drifts(self) -> Iterator[Metric]:
         variants, drifts = self._engine.catalog.variants, self._engine.learning.drifting.drifts()
@@ -109,12 +109,8 @@ class EngineCollector:
             ),
             "outside": ("Share of features out of the range it was measured on.", lambda d: d.outside),
         }
-        for name, (text, read) in gauges.items():
-            family = GaugeMetricFamily(f"semaforo_variant_drift_{name}", text, labels=_VARIANT)
-            for variant, drift in drifts.items():
-                v = variants[variant]
-                family.add_metric([v.task, v.model, v.version, v.name], read(drift))
-            yield family
+        known = [(_labels(variants[variant]), drift) for variant, drift in drifts.items()]
+        yield from _families(GaugeMetricFamily, "variant_drift", _VARIANT, gauges, known)
 
     def _requests(self) -> Iterator[Metric]:
         metrics = self._engine.metrics
@@ -140,15 +136,8 @@ class EngineCollector:
             "cost_dollars": ("US dollars that answered requests cost.", lambda s: s.cost),
             "batches": ("Batches run.", lambda s: sum(batch.count for batch in s.batches.values())),
         }
-        known = [
-            ([v.task, v.model, v.version, v.name], metrics.variants.get(v.id, _NONE))
-            for v in variants.values()
-        ]
-        for name, (text, read) in counters.items():
-            family = CounterMetricFamily(f"semaforo_variant_{name}", text, labels=_VARIANT)
-            for labels, stats in known:
-                family.add_metric(labels, read(stats))
-            yield family
+        known = [(_labels(v), metrics.variants.get(v.id, _NONE)) for v in variants.values()]
+        yield from _families(CounterMetricFamily, "variant", _VARIANT, counters, known)
         latency = HistogramMetricFamily(
             "semaforo_request_seconds", "Seconds from arrival to answer.", labels=_VARIANT
         )
@@ -165,26 +154,42 @@ class EngineCollector:
             "in_flight_rows": ("Rows that a replica works on.", lambda r: r.in_flight_rows),
             "memory_bytes": ("Bytes that a replica holds.", lambda r: r.memory_bytes),
         }
-        for name, (text, read) in gauges.items():
-            family = GaugeMetricFamily(f"semaforo_replica_{name}", text, labels=_REPLICA)
-            for replica, v in replicas:
-                family.add_metric([v.task, v.model, v.version, v.name, replica.id], read(replica))
-            yield family
+        known = [((*_labels(v), replica.id), replica) for replica, v in replicas]
+        yield from _families(GaugeMetricFamily, "replica", _REPLICA, gauges, known)
         restarts = CounterMetricFamily(
             "semaforo_replica_restarts", "Times a replica was started again.", labels=_REPLICA
         )
-        for replica, v in replicas:
-            restarts.add_metric([v.task, v.model, v.version, v.name, replica.id], replica.restarts)
+        for labels, replica in known:
+            restarts.add_metric(labels, replica.restarts)
         yield restarts
         counts = GaugeMetricFamily("semaforo_replicas", "Replicas by state.", labels=(*_VARIANT, "state"))
         for v in variants.values():
             states = [str(replica.state) for replica, of in replicas if of.id == v.id]
             for state in _STATES:
-                counts.add_metric([v.task, v.model, v.version, v.name, state], states.count(state))
+                counts.add_metric((*_labels(v), state), states.count(state))
         yield counts
 
 
 _NONE = VariantStats()
+
+
+def _labels(v: Variant) -> tuple[str, ...]:
+    return (v.task, v.model, v.version, v.name)
+
+
+def _families(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    of: str,
+    labels: tuple[str, ...],
+    figures: Mapping[str, tuple[str, Callable[[_Row], float]]],
+    rows: Sequence[tuple[Sequence[str], _Row]],
+) -> Iterator[Metric]:
+    """Yield a family for each figure: its name → its text, and how it is read off a row."""
+    for name, (text, read) in figures.items():
+        family = kind(f"semaforo_{of}_{name}", text, labels=labels)
+        for values, row in rows:
+            family.add_metric(values, read(row))
+        yield family
 
 
 def _deferred(figures: Figures) -> Iterator[Metric]:
