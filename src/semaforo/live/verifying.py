@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +12,7 @@ import numpy as np
 from semaforo.errors import ArtefactError, RuntimeLoadError, SemaforoError
 from semaforo.graph.graph import Step, step_of
 from semaforo.graph.verify import SAMPLED, question_of
+from semaforo.live.functions import Told
 from semaforo.routing.router import Router
 from semaforo.routing.verifier import Verifier, seen_of
 from semaforo.wire.payload import Array
@@ -20,8 +20,6 @@ from semaforo.wire.payload import Array
 SHORT_ROWS = 8
 """Rows up to which a verifier is asked in the loop: about a tenth of a millisecond each."""
 _DECAY = 0.1
-
-Told = Callable[[dict[str, Array] | SemaforoError], None]
 
 
 class Verifying:
