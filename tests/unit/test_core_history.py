@@ -11,6 +11,7 @@ from semaforo.catalog.state import Scaling
 from semaforo.core.dispatcher import Dispatcher
 from semaforo.core.effects import Believed, Decided, Score
 from semaforo.core.events import Arrived, Feedback, Remembered, Scored
+from semaforo.core.history import LEAST_ANSWERS, STALE_S
 from semaforo.core.state import History
 from semaforo.entities import BatchProfile, Cost, Exploration, Preference, TaskType
 from semaforo.policy.posterior import begun
@@ -277,11 +278,41 @@ def test_what_a_graph_costs_is_learned_from_its_answers() -> None:
     usual = next(c.cost for c in decided(rig.ask("first")).considered if c.variant == LARGE)
     assert rig.runs_on("first") == "g"
     rig.done("first", cost=0.5 * usual)
-    effects = rig.ask("cheap")
+    for i in range(LEAST_ANSWERS - 1):
+        assert runs(rig.ask(f"cheap{i}"))[0][0] == "g"
+        rig.done(f"cheap{i}", cost=0.5 * usual)
+    effects = rig.ask("known")
     assert runs(effects)[0][0] == "g"
     assert next(c.cost for c in decided(effects).considered if c.variant == "graph/1/v") == 0.5 * usual
-    rig.done("cheap", cost=4.0 * usual)
+    rig.done("known", cost=8.0 * usual)
     assert runs(rig.ask("dear"))[0][0] == "l"
+
+
+def test_what_looked_dear_by_chance_is_asked_again_after_a_while() -> None:
+    prefer = Preference("cost", keep_quality=0.95)
+    rig = Rig(
+        fleet(
+            variant("graph", quality=0.95),
+            variant("large", quality=0.96, cost=Cost(second=1.0)),
+            tasks=[TaskType("t", prefer=prefer)],
+        )
+    )
+    rig.ready("g", "graph/1/v", slots=8)
+    rig.ready("l", LARGE, slots=8)
+
+    def served(rid: str, after: float = 0.0) -> str:
+        rig.ask(rid, after=after)
+        where = rig.runs_on(rid)
+        if where == "g":
+            rig.done(rid, cost=9.0 if rid.startswith("dear") else 0.0001)
+        else:
+            rig.done(rid)
+        return where
+
+    assert [served(f"dear{i}") for i in range(LEAST_ANSWERS + 1)] == ["g"] * LEAST_ANSWERS + ["l"]
+    assert served("soon", after=1.0) == "l"
+    assert served("late", after=STALE_S + 1.0) == "l"
+    assert [served(f"again{i}") for i in range(20)] == ["g"] * 20
 
 
 def test_what_device_time_costs_is_corrected_by_what_answers_took() -> None:
@@ -297,7 +328,7 @@ def test_what_device_time_costs_is_corrected_by_what_answers_took() -> None:
     rig.ready("l", "loaded/1/v", slots=8)
     rig.ready("o", "other/1/v", slots=8)
     assert runs(rig.ask("before"))[0][0] == "o"
-    for i in range(3):
+    for i in range(LEAST_ANSWERS):
         rig.ask(f"q{i}", variant="v", target="loaded")
         rig.done(f"q{i}", after=0.002)
     assert runs(rig.ask("after"))[0][0] == "l"
@@ -306,7 +337,8 @@ def test_what_device_time_costs_is_corrected_by_what_answers_took() -> None:
 def test_what_a_graph_costs_grows_with_the_rows() -> None:
     rig = Rig(fleet(variant("graph", quality=0.95), tasks=[TaskType("t")]))
     rig.ready("g", "graph/1/v", slots=8)
-    rig.ask("four", rows=4)
-    rig.done("four", cost=0.4)
+    for i in range(LEAST_ANSWERS):
+        rig.ask(f"four{i}", rows=4)
+        rig.done(f"four{i}", cost=0.4)
     (seen,) = decided(rig.ask("two", rows=2)).considered
-    assert seen.cost == 0.2
+    assert seen.cost == pytest.approx(0.2)

@@ -4,7 +4,8 @@ Rules this module keeps:
 
 1. A variant has a posterior of its quality once there was feedback on it; until then what was measured counts.
 2. Plans rest on the posterior's `shown`, and on what answers have cost (`planned`): when these move, they are made
-   anew.
+   anew. A few answers have to agree on that, and it is forgotten where a variant has not answered for a while:
+   whoever looked dear by chance would never be asked again.
 3. Where it is known what the request looked like, a change is what does not follow from that. The regression begins
    anew with every one that is found, and where what it says is worse than nothing.
 4. What is remembered over a restart counts only for the very same artefact; the driver sees to that.
@@ -20,13 +21,17 @@ from semaforo.catalog.state import Catalog
 from semaforo.core.effects import Believed, DispatcherEffect
 from semaforo.core.events import Feedback, Remembered
 from semaforo.core.plan import Planner
-from semaforo.core.state import History, Job, State
+from semaforo.core.state import History, Job, Mean, State
 from semaforo.entities import BatchProfile
 from semaforo.policy import bandit, posterior, route
 from semaforo.policy.pace import Pace
 
 _MOVED = 0.25
 """Share by which what answers cost has to move before plans are made anew."""
+LEAST_ANSWERS = 5
+"""Answers before what they cost is believed."""
+STALE_S = 60.0
+"""Seconds without an answer after which it is not believed any more."""
 
 
 class Historian:
@@ -83,16 +88,27 @@ class Historian:
         usual = float(job.rows) if told else self._usual(variant, job.rows)
         if usual > 0.0:
             history.dearness.add(cost / usual)
+            history.asked = now
             planned, seen = history.planned, history.dearness.value
-            if planned is None or abs(seen - planned) > _MOVED * planned:
+            known = history.dearness.count >= LEAST_ANSWERS
+            if known and (planned is None or abs(seen - planned) > _MOVED * planned):
                 history.planned = seen
                 self._planner.forget()
+            if now >= self.state.swept + STALE_S:
+                self._sweep(now)
         task = self.state.catalog.tasks.get(job.task)
         if task is not None and task.prefer.at_most:
             pace = self.state.paces.get(job.task)
             if pace is None:
                 pace = self.state.paces[job.task] = Pace()
             pace.spent(cost, task.prefer.at_most)
+
+    def _sweep(self, now: float) -> None:
+        self.state.swept = now
+        for history in self.state.history.values():
+            if history.planned is not None and now >= history.asked + STALE_S:
+                history.dearness, history.planned = Mean(), None
+                self._planner.forget()
 
     def _usual(self, variant: str, rows: int) -> float:
         """Return the US dollars of so many rows by the profile; 0 where it is not device time that is paid."""

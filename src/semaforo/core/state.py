@@ -222,7 +222,8 @@ class History(msgspec.Struct):
         cost: US dollars of an answer.
         dearness: Of a graph, whose steps pay: US dollars of a row. Of what is paid by device time: what answers
             have cost over what the profile says.
-        planned: The `dearness` that plans rest on; None before the first answer.
+        planned: The `dearness` that plans rest on; None while too few answers were given lately.
+        asked: When it last answered, absolute seconds.
         ridge: How its quality depends on what a request looks like; None before the first feedback that knew.
     """
 
@@ -233,6 +234,7 @@ class History(msgspec.Struct):
     cost: Mean = msgspec.field(default_factory=Mean)
     dearness: Mean = msgspec.field(default_factory=Mean)
     planned: float | None = None
+    asked: float = 0.0
     ridge: Ridge | None = None
 
 
@@ -303,7 +305,8 @@ class Batch(msgspec.Struct):
 class State(msgspec.Struct):
     """Everything.
 
-    `chance` is the state of the random generator, `measured` what was measured of variants at load.
+    `chance` is the state of the random generator, `measured` what was measured of variants at load, `swept` when
+    what answers had cost was last looked through for what is out of date.
     """
 
     seq: int = 0
@@ -319,6 +322,7 @@ class State(msgspec.Struct):
     history: dict[str, History] = {}
     accounts: dict[str, Account] = {}
     paces: dict[str, Pace] = {}
+    swept: float = 0.0
     replicas: dict[str, ReplicaBook] = {}
     batches: dict[int, Batch] = {}
     turns: dict[str, str] = {}
