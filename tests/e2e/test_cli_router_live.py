@@ -69,7 +69,7 @@ def test_the_commands(
     monkeypatch.setenv("COLUMNS", "160")
     listed = semaforo(served, "list")
     assert "in service" in listed
-    assert "score 0.9" in listed
+    assert "0.900" in listed
     commands.candidate("answer", "2", share=0.2, url=served.url)
     tried = capsys.readouterr().out
     assert "2 decides 20% of the requests, promoted by hand" in tried

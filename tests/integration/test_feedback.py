@@ -125,6 +125,8 @@ def test_bad_feedback_is_told_what_is_wrong(fleet_file: Path) -> None:
             fleet.feedback(answer, label={"labels": [1, 1]})
         with pytest.raises(InvalidRequest, match="another request than its own"):
             fleet.feedback(answer, better_than=answer)
+        with pytest.raises(InvalidRequest, match=r"'label' is a number, which a label of 'one' cannot be"):
+            fleet.feedback(answer, label=["one", 0])
         fleet.feedback(answer, label=[1, 0])
         with pytest.raises(Conflict, match="given before; it counts once"):
             fleet.feedback(answer, score=1)
@@ -234,3 +236,13 @@ def test_what_was_spent_counts_after_a_restart(fleet_file: Path) -> None:
         with pytest.raises(BudgetSpent, match="left of"):
             spend(fleet)
         assert len(fleet._inner.engine.ring.recent(1000)) < 20
+
+
+def test_the_id_of_an_answer_as_openai_clients_have_it_names_the_request(fleet_file: Path) -> None:
+    with Fleet.open(fleet_file) as fleet:
+        one, other = (fleet.infer("side", x=np.float32([1.0])).request_id for _ in range(2))
+        fleet.feedback(f"chatcmpl-{one}", better_than=f"cmpl-{other}")
+        assert "feedback: 1 by preference" in fleet.explain(f"chatcmpl-{one}")
+        assert "feedback: 0 by preference" in fleet.explain(other)
+        with pytest.raises(Conflict, match=f"feedback on '{one}' was given before"):
+            fleet.feedback(f"chatcmpl-{one}", score=1)

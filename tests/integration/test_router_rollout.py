@@ -68,12 +68,17 @@ def test_the_newest_version_serves_or_the_one_that_is_named(place: Path) -> None
     for words, serves in (("routers/chat", "3"), ("{file: routers/chat, version: '1'}", "1")):
         with Fleet.open(stated(place, words)) as fleet:
             assert f"router {serves} decided" in fleet.infer("answer", text="red hard").why
+    (place / "empty").mkdir()
     for words, message in (
         ("{file: routers/chat, version: '7'}", "no router is '7'"),
         ("{file: routers/chat, candidate: '3'}", "'3' is the router in service, 3"),
         ("{file: routers/chat, candidate: both.py}", "is no trained router"),
         ("{file: routers/chat, candidate: '1', share: 1}", "a candidate decides 0 to 0.9"),
         ("routers", "has no version|holds no .router"),
+        (
+            "empty",
+            "empty has no version: put the router into a folder named by its version, as 1/empty.router",
+        ),
     ):
         with pytest.raises(FleetFileError, match=message):
             Fleet.open(stated(place, words))
@@ -194,6 +199,17 @@ def test_what_an_operator_did_stays_over_a_restart_until_the_fleet_file_says_oth
     asyncio.run(first())
     assert asyncio.run(then("{file: routers/chat, version: '2'}")) == ("1", "3", 0.5, 12, ["1"])
     assert asyncio.run(then("{file: routers/chat, version: '3'}")) == ("3", "", 0.0, 0, [])
+
+
+def test_after_a_restart_a_router_is_called_what_the_fleet_file_calls_it(place: Path) -> None:
+    async def serving(router: str) -> str:
+        async with AsyncFleet.open(stated(place, router)) as fleet:
+            await serve(fleet, 1)
+            return fleet.engine.rollouts.course("answer").rollout.service.name
+
+    (place / "one.router").write_bytes((place / "routers/chat/1/chat.router").read_bytes())
+    assert asyncio.run(serving("one.router")) == "one.router"
+    assert asyncio.run(serving("{file: routers/chat, version: '1'}")) == "1"
 
 
 def test_a_file_that_was_written_anew_is_another_router(place: Path, trained: dict[str, bytes]) -> None:

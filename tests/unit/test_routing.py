@@ -15,7 +15,7 @@ from semaforo.features.text import TEXT_NUMBERS, text_numbers, words_of
 from semaforo.jobs.learn import levels
 from semaforo.jobs.learn.crossval import out_of_fold, signals_of
 from semaforo.jobs.learn.embedded import Told, train_embedded
-from semaforo.jobs.learn.train import train
+from semaforo.jobs.learn.train import learnable, train
 from semaforo.repository.examples import read_table
 from semaforo.routing import metrics
 from semaforo.routing.router import Router
@@ -337,7 +337,7 @@ def test_a_table_is_read_from_csv_and_parquet(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("task,prompt,modell,score\n", "no column 'model'.*Did you mean 'modell'"),
-        ("task,prompt,model,score\na,p,x,1\n", "scores of 1 model"),
+        ("task,prompt,model,score\na,p,x,1\n", "scores of x alone"),
         (TABLE + "a,one,x,7,,\na,one,y,1,,\n", "row 1: score is 7; it takes 0 to 1"),
         (TABLE + "a,one,x,good,,\na,one,y,1,,\n", "row 1: score is 'good', which is no number"),
         (TABLE + "a,one,x,1,,\na,one,x,1,,\na,one,y,1,,\n", "row 2 is the second one of 'x'"),
@@ -369,7 +369,7 @@ def test_a_router_is_judged_by_requests_that_it_was_not_trained_on(router: Route
     marked = Router.decode(Router(router.predictor, 100, seen=seen.marks()).encode())
     assert marked.unseen(table).prompts == other.prompts
     assert marked.unseen(other) is other
-    with pytest.raises(InvalidRequest, match="all but 0 of the 100 requests were in its training"):
+    with pytest.raises(InvalidRequest, match="all of the 100 requests were in its training"):
         marked.unseen(seen)
     bare = Table(("a", "b"), ("t", "t"), ("", ""), np.array([[1.0, 0.0], [0.0, 0.0]]), np.zeros((2, 2)))
     assert len(set(bare.marks().tolist())) == 2
@@ -390,3 +390,30 @@ def test_what_is_learned_from_a_table_without_tasks_holds_for_every_task(tmp_pat
     gain = scores[:, strong] - scores[:, weak]
     assert gain[hard].mean() > gain[~hard].mean() + 0.02
     assert predictor.usual("chat")[[weak, strong]] == pytest.approx(table.scores.mean(axis=0), abs=0.01)
+
+
+def test_a_group_without_values_adds_nothing_where_there_is_no_noise() -> None:
+    values, of = np.array([0.5, 0.5, np.nan]), np.array([0, 0, 1])
+    with np.errstate(all="raise"):
+        assert levels.shrunk_means(values, of, np.array([0, 1])).tolist() == [pytest.approx(0.5), 0.0]
+
+
+def test_too_few_requests_are_counted_as_they_were_given() -> None:
+    scores = np.ones((31, 2))
+    table = Table(("a", "b"), ("x",) * 31, ("word",) * 31, scores, np.full(scores.shape, np.nan))
+    with pytest.raises(InvalidRequest, match=r"31 requests are too few .* in 5 folds: take 38 at least"):
+        learnable(table, 5)
+    assert learnable(table, 31) == (table, ())
+
+
+def test_a_model_that_was_hardly_ever_asked_is_left_out_of_a_log() -> None:
+    rng = np.random.default_rng(2)
+    scores = np.full((80, 3), np.nan)
+    scores[np.arange(80), rng.integers(2, size=80)] = rng.random(80)
+    scores[0] = [np.nan, np.nan, 1.0]
+    table = Table(("a", "b", "c"), ("x",) * 80, ("word",) * 80, scores, np.full(scores.shape, np.nan))
+    found, few = learnable(table, 5)
+    assert (found.models, few) == (("a", "b"), ("c",))
+    assert np.isfinite(out_of_fold(found)[0]).all()
+    with pytest.raises(InvalidRequest, match=r"b, c have fewer than 10 scores"):
+        learnable(table.rows(np.flatnonzero(~(scores[:, 1] >= 0.0))), 5)

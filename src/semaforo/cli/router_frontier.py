@@ -72,16 +72,19 @@ def _show(found: list[Frontier], png: Path | None, as_json: bool) -> None:
 
 
 def _show_one(out: Console, one: Frontier) -> None:
-    shown = Table(box=box.SIMPLE_HEAD, title=one.task)
-    for column in ("variant", "quality", "95 %", "$ per 1,000", "latency", "feedback", "lately", ""):
-        shown.add_column(column, justify="left" if column in ("variant", "") else "right")
+    shown = Table(box=box.SIMPLE_HEAD, title=one.task, padding=(0, 1, 0, 0))
+    for column in ("variant", "quality", "95 %", "$/1,000", "latency", "judged", "lately", ""):
+        left = column in ("variant", "")
+        shown.add_column(
+            column, justify="left" if left else "right", no_wrap=column != "variant", overflow="fold"
+        )
     corners = {corner.variant for corner in one.mixing}
     for place in sorted(one.variants, key=lambda p: (p.cost is None, p.cost or 0.0, p.variant)):
         known = place.low is not None and place.high is not None
-        mark = "frontier, corner" if place.variant in corners else "frontier" if place.on_frontier else ""
+        mark = "corner" if place.variant in corners else "frontier" if place.on_frontier else ""
         shown.add_row(
-            short(place.variant), _number(place.quality), f"{place.low:.3f} … {place.high:.3f}" if known else "",
-            "" if place.cost is None else f"{1e3 * place.cost:.4g}",
+            short(place.variant), _number(place.quality), f"{place.low:.2f}…{place.high:.2f}" if known else "",
+            "" if place.cost is None else _cents(1e3 * place.cost),
             "" if place.latency_s is None else show_duration(place.latency_s),
             f"{place.feedback:,}", f"{place.share:.0%}", mark,
         )  # fmt: skip
@@ -98,6 +101,10 @@ def _show_one(out: Console, one: Frontier) -> None:
         out.print(f"goal: {aim.goal}{_limit(aim.least_quality)}: {_reached(aim.shares)}", markup=False)
         if aim.quality is not None and aim.cost is not None:
             out.print(f"      that is quality {aim.quality:.3f} at {show_dollars(1e3 * aim.cost)} per 1,000")
+
+
+def _cents(dollars: float) -> str:
+    return f"{dollars:,.2f}" if dollars >= 1.0 else f"{dollars:.2g}"
 
 
 def _limit(quality: float | None) -> str:

@@ -72,12 +72,12 @@ def _post(task: str, what: str, body: dict[str, Any], url: str, key: str, as_jso
 
 def _show(out: Console, about: dict[str, Any]) -> None:
     shown = Table(box=box.SIMPLE_HEAD, title=about["task"])
-    for column in ("router", "", "sha256", "rows", "made", "figures"):
-        shown.add_column(column, justify="right" if column == "rows" else "left")
+    for column in ("router", "", "sha256", "rows", "made", "score out of fold"):
+        shown.add_column(column, justify="right" if column == "rows" else "left", overflow="fold")
     for one, role in _routers(about):
-        said = one["error"] or " · ".join(f"{name} {value:.3g}" for name, value in one["figures"].items())
+        said = one["error"] or _out_of_fold(one["figures"])
         rows = f"{one['rows']:,}" if one["rows"] else ""
-        shown.add_row(one["name"], role, one["sha256"][:12], rows, one["made"], said)
+        shown.add_row(one["name"], role, one["sha256"][:8], rows, one["made"][:10], said)
     out.print(shown)
     tryout = about["tryout"]
     if tryout is not None:
@@ -93,6 +93,14 @@ def _routers(about: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     listed = {one["name"] for one, _ in found}
     more = [(about[role], word) for role, word in roles.items() if about[role] is not None]
     return [*found, *((one, word) for one, word in more if one["name"] not in listed)]
+
+
+def _out_of_fold(figures: dict[str, float]) -> str:
+    """Say what a router was worth when it was trained; `semaforo router explain` has all figures."""
+    if "score" not in figures:
+        return ""
+    single = f" (best single {figures['best_single']:.3f})" if "best_single" in figures else ""
+    return f"{figures['score']:.3f}{single}"
 
 
 def _show_tryout(out: Console, about: dict[str, Any], tryout: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as Shown
 
 from semaforo.cli.output import show_json, write_file
-from semaforo.errors import InvalidRequest
+from semaforo.errors import InvalidRequest, nearest
 from semaforo.features.language import language_of
 from semaforo.features.signals import Signals
 from semaforo.features.text import text_numbers
@@ -52,7 +52,7 @@ def run_train(asked: Training) -> None:
     from semaforo.jobs.learn.crossval import out_of_fold
     from semaforo.jobs.learn.evaluate import frontier
     from semaforo.jobs.learn.looks import profiles_of
-    from semaforo.jobs.learn.train import train
+    from semaforo.jobs.learn.train import LEAST_SCORES, learnable, train
 
     console = Console(stderr=True, highlight=False)
     if asked.embed and asked.cascade:
@@ -60,6 +60,10 @@ def run_train(asked: Training) -> None:
             "a verifier looks at the answer, not at an embedding: leave --embed or --cascade out"
         )
     table = _table(asked.table, asked.cascade)
+    table, few = learnable(table, asked.folds)
+    if few:
+        text = f"fewer than {LEAST_SCORES} scores, so nothing is learned of: {', '.join(few)}"
+        console.print(text, style="yellow", markup=False)
     if asked.embed:
         from semaforo.cli.router_embed import embedded
 
@@ -94,7 +98,7 @@ def run_train(asked: Training) -> None:
         show_json(told)
         return
     out = Console(highlight=False)
-    out.print(f"{len(table):,} requests, {len(table.models)} models, {len(router.tasks)} tasks; out of fold:")
+    out.print(f"{len(table):,} requests, {len(table.models)} models, {_tasks(router)}; out of fold:")
     for line in _said(figures):
         out.print(f"  {line}")
     where = f" · report {page}" if page else ""
@@ -190,6 +194,10 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
     """
     router = _router(file)
     predictor = router.predictor
+    if task and ANY_TASK not in router.tasks and task not in router.tasks:
+        raise InvalidRequest(
+            f"{file} was not trained on '{task}'; it was on {', '.join(router.tasks)}.{nearest(task, router.tasks)}"
+        )
     task = task or router.tasks[0]
     told: dict[str, Any] = {
         "rows": router.rows, "made": router.made, "sha256": router.digest(), "tasks": list(router.tasks),
@@ -224,7 +232,7 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
     if told["embedded"]:
         weights = " · ".join(f"{part} {weight:.2f}" for part, weight in told["embedded"].items())
         out.print(f"where a request has an embedding: {weights}")
-    shown = Shown(box=box.SIMPLE_HEAD, title=task)
+    shown = Shown(box=box.SIMPLE_HEAD, title="any task" if task == ANY_TASK else task)
     for column in ("model", "usual", *(["this request"] if prompt else [])):
         shown.add_column(column, justify="left" if column == "model" else "right")
     for model in predictor.models:
@@ -234,6 +242,12 @@ def run_explain(file: Path, prompt: str, task: str, as_json: bool) -> None:
     if prompt:
         written = f"{told['language'] or 'language not told'}, {told['code']:.0%} like code"
         out.print(f"{told['trust']:.0%} in its domain; {written}; predicted in {told['us']:.0f} µs")
+
+
+def _tasks(router: Router) -> str:
+    if router.tasks == (ANY_TASK,):
+        return "no task named"
+    return f"{len(router.tasks)} {'task' if len(router.tasks) == 1 else 'tasks'}"
 
 
 def _embedded(predictor: Predictor) -> dict[str, float]:

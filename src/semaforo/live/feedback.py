@@ -28,6 +28,7 @@ from semaforo.features.context import context_of
 from semaforo.live.contexts import Contexts
 from semaforo.observe.explain import Explanation, Ring
 from semaforo.observe.judge import agreement, label_score
+from semaforo.wire.completion import request_of_answer
 from semaforo.wire.payload import Array, Tensors
 
 KEPT_BYTES = 4096
@@ -141,7 +142,7 @@ class Opinions:
         """Learn from what a caller says of an answer; return what was learned.
 
         Args:
-            request_id: Whole id of a request.
+            request_id: Whole id of a request, or that of its answer as OpenAI's clients have it.
             opinion: What is said.
             tenant: Tenant whose requests alone count; None = all.
 
@@ -156,14 +157,15 @@ class Opinions:
         score = opinion.score
         if score is not None and not 0.0 <= score <= 1.0:
             raise InvalidRequest(f"score is {score:g}; it takes 0 (of no use) to 1 (perfect)")
+        request_id, worse = request_of_answer(request_id), request_of_answer(opinion.preference)
         variant = self._variant(request_id, tenant)
-        if opinion.preference:
-            if opinion.preference == request_id:
+        if worse:
+            if worse == request_id:
                 raise InvalidRequest("a preference names another request than its own")
-            other = self._variant(opinion.preference, tenant)
+            other = self._variant(worse, tenant)
             found = [
                 Feedback(request_id, variant, 1.0, _PREFERENCE, "preference"),
-                Feedback(opinion.preference, other, 0.0, _PREFERENCE, "preference"),
+                Feedback(worse, other, 0.0, _PREFERENCE, "preference"),
             ]
         elif score is not None:
             found = [Feedback(request_id, variant, float(score))]
@@ -238,10 +240,12 @@ class Opinions:
             yield Feedback(step.request.id, step.finish.variant, score, source="label")
 
     def _unknown(self, request_id: str) -> NotFound:
-        more = "" if self.archive is not None else "; with `history` in the fleet file far more are"
-        return NotFound(
-            f"no answer is known under '{request_id}': the last {self._ring.size} requests are kept{more}"
-        )
+        kept = f"the last {self._ring.size} requests are kept"
+        if self.archive is None:
+            more = f"{kept}; with `history` in the fleet file far more are, over restarts too"
+        else:
+            more = f"{kept}, and in the history answers of about the last million"
+        return NotFound(f"no answer is known under '{request_id}': {more}")
 
     @staticmethod
     def _twice(request_id: str) -> Conflict:

@@ -12,6 +12,7 @@ from semaforo.core.events import Arrived, DispatcherEvent, Feedback
 from semaforo.entities import Contract, Request
 from semaforo.entities.contract import Priority, Privacy
 from semaforo.entities.units import show_dollars, show_duration
+from semaforo.wire.completion import request_of_answer
 
 _DEEPEST = 8
 
@@ -157,7 +158,8 @@ class Ring:
             found.append(looked)
 
     def get(self, request_id: str) -> Explanation | None:
-        """Return the explanation of a request by its id, or by the only id that begins so."""
+        """Return the explanation of a request by its id or its answer's, or by the only id that begins so."""
+        request_id = request_of_answer(request_id)
         found = self._kept.get(request_id)
         if found is None and request_id:
             starts = [e for i, e in self._kept.items() if i.startswith(request_id)]

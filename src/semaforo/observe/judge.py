@@ -6,7 +6,7 @@ none, the best-scored class of the first output that scores classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,11 @@ def label_score(task: TaskType, outputs: Mapping[str, Array], label: Any) -> flo
         said = said.argmax(axis=-1)
     said = said.reshape(len(said), -1)
     right = truth if isinstance(truth, list) else [truth]
+    if (strange := next((v for v in _values(right) if not _comparable(said, v)), None)) is not None:
+        kind = "a text" if said.dtype.kind in "OSU" else "a number"
+        raise InvalidRequest(
+            f"'{name}' is {kind}, which a label of {strange!r} cannot be: give the label as the answer has it"
+        )
     if len(right) != len(said):
         raise InvalidRequest(f"the label has {len(right)} rows, the answer {len(said)}")
     return float(np.mean([_same(a, b) for a, b in zip(said, right, strict=True)]))
@@ -75,6 +80,17 @@ def _judged(task: TaskType) -> str:
         if spec.shape and spec.shape[-1] > 1:
             return spec.name
     raise InvalidRequest(f"no output of '{task.name}' can be compared with a label: give a score instead")
+
+
+def _values(right: list[Any]) -> Iterator[Any]:
+    for one in right:
+        yield from one if isinstance(one, list) else (one,)
+
+
+def _comparable(said: Array, right: Any) -> bool:
+    if said.dtype.kind in "OSU":
+        return isinstance(right, str | bytes)
+    return isinstance(right, bool | int | float | np.bool_ | np.number)
 
 
 def _same(said: Array, right: Any) -> bool:

@@ -46,6 +46,8 @@ def read_table(path: str | Path) -> Table:
     """
     path = Path(path)
     columns = _history(path) if path.suffix == ".db" else _columns(path)
+    if not columns:
+        raise InvalidRequest(f"{path} is empty: its first line names columns, model and score among them")
     for wanted in ("model", "score"):
         if wanted not in columns:
             raise InvalidRequest(
@@ -103,7 +105,9 @@ def _wide(path: Path, columns: Mapping[str, list[Any]], features: tuple[str, ...
     names = [_text(path, "model", i, value) for i, value in enumerate(columns["model"])]
     models = tuple(sorted(set(names)))
     if len(models) < 2:
-        raise InvalidRequest(f"{path} has scores of {len(models)} model: two at least make a choice")
+        raise InvalidRequest(
+            f"{path} has scores of {models[0] if models else 'no model'} alone: two models at least make a choice"
+        )
     column = {name: j for j, name in enumerate(models)}
     tasks = [str(v) if v is not None else "" for v in columns.get("task", [ANY_TASK] * n)]
     prompts = [str(v) if v is not None else "" for v in columns.get("prompt", [""] * n)]

@@ -73,7 +73,7 @@ class RouterShelf:
         path = self._folder / self._named
         if not path.exists():
             raise ArtefactError(f"{path}: No such file or folder. `semaforo router train` writes a router")
-        return [self._named] if path.is_file() else ModelFolder(path).versions()
+        return [self._named] if path.is_file() else _versions(path)
 
     def load(self, name: str = "", expected: str = "", *, within: bool = False) -> Loaded:
         """Read a router.
@@ -148,8 +148,17 @@ def newest(path: Path) -> Path:
         return path
     if any(file.suffix == SUFFIX for file in path.iterdir()):
         return path / _only(path)
-    version = ModelFolder(path).versions()[-1]
+    version = _versions(path)[-1]
     return path / version / _only(path / version)
+
+
+def _versions(path: Path) -> list[str]:
+    try:
+        return ModelFolder(path).versions()
+    except ArtefactError:
+        raise ArtefactError(
+            f"{path} has no version: put the router into a folder named by its version, as 1/{path.name}{SUFFIX}"
+        ) from None
 
 
 def _only(folder: Path) -> str:

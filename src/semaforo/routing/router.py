@@ -58,8 +58,9 @@ class Router(msgspec.Struct, frozen=True):
         if len(new) == len(table):
             return table
         if len(new) < LEAST_ROWS:
+            which = f"all but {len(new)} of" if len(new) else "all of"
             raise InvalidRequest(
-                f"all but {len(new)} of the {len(table):,} requests were in its training, on which it looks better "
+                f"{which} the {len(table):,} requests were in its training, on which it looks better "
                 "than it is: judge it by others. `semaforo router explain` shows how it did out of fold"
             )
         return table.rows(new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from zlib import crc32
 
 import msgspec
@@ -74,4 +75,18 @@ class Table(msgspec.Struct, frozen=True):
             self.propensities[indices] if self.propensities is not None else None,
             self.embeddings[indices] if self.embeddings is not None else None,
             self.space,
+        )
+
+    def of_models(self, wanted: Sequence[str]) -> Table:
+        """Return the table of some of the models, in its own order."""
+        at = [j for j, name in enumerate(self.models) if name in wanted]
+        return msgspec.structs.replace(
+            self,
+            models=tuple(self.models[j] for j in at),
+            scores=self.scores[:, at],
+            costs=self.costs[:, at],
+            answers=tuple(tuple(row[j] for j in at) for row in self.answers)
+            if self.answers is not None
+            else None,
+            propensities=self.propensities[:, at] if self.propensities is not None else None,
         )

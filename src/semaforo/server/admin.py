@@ -126,8 +126,8 @@ class Admin:
         if found is None:
             size = self._engine.ring.size
             raise NotFound(
-                f"no decision is kept under '{wanted}': the last {size} are, so it was never made, is older, "
-                "or several ids begin so"
+                f"no decision is kept under '{wanted}': the last {size} since the start are, so it was never "
+                "made, is older, or several ids begin so"
             )
         return json_response(_explained(found) | {"text": render(found)})
 

@@ -52,7 +52,10 @@ class FeedbackRoutes:
         try:
             given = msgspec.json.decode(body or b"{}", type=Given)
         except NOT_JSON as error:
-            raise InvalidRequest(f"not feedback: {told(error)}") from None
+            raise InvalidRequest(
+                f"not feedback: {told(error)}. It takes request_id, and score, label or preference (the id of a "
+                "request whose answer was not as good)"
+            ) from None
         principal = request.principal
         tenant = None if principal.may_set_tenant else principal.tenant
         opinion = Opinion(given.score, given.label, given.preference)

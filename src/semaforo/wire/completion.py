@@ -23,6 +23,14 @@ _JSON = msgspec.json.Encoder()
 RESTARTED: dict[str, Any] = {"semaforo": {"restart": True}}
 """Field of a chunk that marks a restart: all text up to it, its own included, is taken back."""
 
+CHAT, TEXT = "chatcmpl-", "cmpl-"
+"""What the ids of answers begin with, as OpenAI's do; the rest is the id of the request."""
+
+
+def request_of_answer(answer_id: str) -> str:
+    """Return the id of the request that an answer of this id, or the id of a request itself, belongs to."""
+    return answer_id.removeprefix(CHAT).removeprefix(TEXT)
+
 
 class Completion:
     """Collects the chunks of one answer."""
@@ -77,7 +85,7 @@ class Completion:
         for call in message.get("tool_calls") or ():
             call.pop("index", None)
         return {
-            "id": f"chatcmpl-{request_id}",
+            "id": f"{CHAT}{request_id}",
             "object": "chat.completion",
             "created": created_s,
             "model": model,
@@ -109,7 +117,7 @@ class ChunkWriter:
             include_usage: Whether the stream ends with a chunk of usage.
         """
         self._frame: dict[str, Any] = {
-            "id": f"chatcmpl-{request_id}",
+            "id": f"{CHAT}{request_id}",
             "object": "chat.completion.chunk",
             "created": created_s,
             "model": model,

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from semaforo.wire.completion import RESTARTED, Completion
+from semaforo.wire.completion import RESTARTED, TEXT, Completion
 from semaforo.wire.payload import ChatChunk
 from semaforo.wire.sse import DONE, encode
 
@@ -110,7 +110,7 @@ class TextWriter:
 
 
 def _frame(request_id: str, model: str, created_s: int) -> dict[str, Any]:
-    return {"id": f"cmpl-{request_id}", "object": "text_completion", "created": created_s, "model": model}
+    return {"id": f"{TEXT}{request_id}", "object": "text_completion", "created": created_s, "model": model}
 
 
 def _count(value: Any) -> int:

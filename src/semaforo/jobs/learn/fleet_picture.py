@@ -44,9 +44,13 @@ def _panel(axes: Any, one: Frontier) -> None:
     axes.set_xlabel("US dollars per 1,000 requests")
     axes.set_ylabel("quality")
     axes.grid(alpha=0.3)
-    axes.margins(x=0.18)
+    axes.margins(x=0.28)
     if one.mixing:
         axes.plot([1e3 * c.cost for c in one.mixing], [c.quality for c in one.mixing], "-", label="mixing")
+    if not any(place.quality is not None and place.cost is not None for place in one.variants):
+        axes.text(0.5, 0.5, "no quality is known", transform=axes.transAxes, ha="center", color="#777")
+        axes.set_xticks([])
+        axes.set_yticks([])
     for place in one.variants:
         if place.quality is None or place.cost is None or place.low is None or place.high is None:
             continue

@@ -144,5 +144,6 @@ def shrunk_means(values: Floats, of: NDArray[np.int64], groups: NDArray[np.int64
     noise = float((within / np.maximum(counts[seen], 1)).mean()) if seen.any() else 0.0
     between = max(float((means[seen] ** 2).mean()) - noise, 1e-9) if seen.any() else 1e-9
     shrink = within / between if between else np.inf
-    found: Floats = sums / (counts + shrink)
+    # Where all values are told by their groups there is no noise, and a group without any would be 0 / 0.
+    found: Floats = np.where(seen, sums / np.maximum(counts + shrink, 1.0), 0.0)
     return found

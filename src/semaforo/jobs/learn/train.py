@@ -34,6 +34,8 @@ Indices = NDArray[np.int64]
 
 FOLDS = 5
 LEAST_ROWS = 30
+LEAST_SCORES = 10
+"""Of a model, so that every fold of training has some."""
 STRANGE = 0.1
 _GROUPS = 3
 
@@ -95,6 +97,29 @@ def train(table: Table, *, seed: int = 0) -> Predictor:
         return found
     level = train_embedded(table.embeddings, targets, Told(folds, said), told, table.space, seed)
     return msgspec.structs.replace(found, embedded=level)
+
+
+def learnable(table: Table, folds: int) -> tuple[Table, tuple[str, ...]]:
+    """Return what can be learned from and tried out in folds, and the models that have too few scores for it.
+
+    Raises:
+        InvalidRequest: There are too few requests, or fewer than two models are left.
+    """
+    known = ~np.isnan(table.scores)
+    scored, least = int(known.any(axis=1).sum()), -(-LEAST_ROWS * folds // (folds - 1))
+    if scored < least:
+        raise InvalidRequest(
+            f"{scored} {'request is' if scored == 1 else 'requests are'} too few to learn from and to try that out "
+            f"in {folds} folds: take {least} at least"
+        )
+    few = tuple(name for name, n in zip(table.models, known.sum(axis=0), strict=True) if n < LEAST_SCORES)
+    kept = [name for name in table.models if name not in few]
+    if len(kept) < 2:
+        raise InvalidRequest(
+            f"{', '.join(few)} {'has' if len(few) == 1 else 'have'} fewer than {LEAST_SCORES} scores, and two "
+            "models at least make a choice"
+        )
+    return (table.of_models(kept) if few else table), few
 
 
 def contrasts(deviations: Floats) -> tuple[Floats, Floats]:
