@@ -205,7 +205,7 @@ def test_after_a_restart_a_router_is_called_what_the_fleet_file_calls_it(place: 
     async def serving(router: str) -> str:
         async with AsyncFleet.open(stated(place, router)) as fleet:
             await serve(fleet, 1)
-            return fleet.engine.rollouts.course("answer").rollout.service.name
+            return fleet.engine.learning.rollouts.course("answer").rollout.service.name
 
     (place / "one.router").write_bytes((place / "routers/chat/1/chat.router").read_bytes())
     assert asyncio.run(serving("one.router")) == "one.router"
