@@ -66,7 +66,7 @@ def test_64_clients_never_spend_a_cent_too_much_and_the_last_affordable_one_is_s
                 json={"model": "chat", "max_tokens": WORDS, "messages": [{"role": "user", "content": "x"}]},
                 headers={"semaforo-tenant": "acme"},
             )
-            assert "left of $0.51 per 3600.0 s for tenant acme" in refused.json()["error"]["message"]
+            assert "left of $0.51 per 1h for tenant acme" in refused.json()["error"]["message"]
             assert int(refused.headers["retry-after"]) > 3000
 
 

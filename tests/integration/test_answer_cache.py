@@ -71,7 +71,7 @@ def test_the_same_request_gets_the_same_answer_and_another_does_not(fleet_file: 
         again = fleet.infer("count", x=x)
         assert again["n"] == first["n"]
         assert (again.replica, again.model, again.cost) == ("cache", "counter", 0.0)
-        assert "done in" in again.why
+        assert "gave to the same request was kept, and given again" in again.why
         assert fleet.infer("count", x=np.float32([1, 3]))["n"] != first["n"]
         assert fleet.infer("count", x=x, tenant="other")["n"] != first["n"]
         assert fleet.infer("counter", x=x)["n"] != first["n"]

@@ -13,7 +13,7 @@ from cascade_fleet import write_cascades
 from semaforo import Fleet
 from semaforo.cli.graph_fit import Fitting, run
 from semaforo.errors import InvalidRequest
-from semaforo.jobs.cascades import Terms
+from semaforo.jobs.cascades import Terms, _between
 from semaforo.routing.router import Router
 
 TERMS = Terms(0.1, 1.0, 0.9)
@@ -104,6 +104,28 @@ def test_what_cannot_be_promised_is_said(fleet_file: Path, capsys: pytest.Captur
     few = fit(fleet_file, capsys, "sides", "sides.npz", terms=Terms(0.1, 0.05, 0.9))
     assert few["calls"] <= 0.05
     assert not few["promised"]
+
+
+def test_answers_that_are_never_right_fit_nothing(
+    fleet_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fleet_file.parent / "routers/chat.router"
+    path.unlink()
+    with (fleet_file.parent / "no.jsonl").open("w") as file:
+        file.writelines(json.dumps({"prompt": f"{n} + 1?", "answer": "none"}) + "\n" for n in range(60))
+    with pytest.raises(
+        InvalidRequest, match="is right on any of 60 rows by the metric 'exact'; 'contains' and"
+    ):
+        fit(fleet_file, capsys, "careful", "no.jsonl", metric="exact")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("highest", [0.0, -0.25, 0.5])
+def test_a_condition_that_always_holds_is_written_shortly(highest: float) -> None:
+    sure = np.array([highest - 0.1234567, highest])
+    limit = _between(sure, np.array([True, True]))
+    assert highest < limit < highest + 0.1
+    assert len(str(limit)) <= 7
 
 
 def test_a_cascade_of_numbers_is_not_fitted(fleet_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

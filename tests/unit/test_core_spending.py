@@ -34,7 +34,7 @@ def test_the_last_affordable_request_is_served_and_the_next_is_refused() -> None
         assert runs(rig.ask(f"q{n}")), n
     answer = finish(rig.ask("q5"))
     assert (answer.outcome, answer.code) == ("refused", "budget")
-    assert "up to $0.01 > $0 left of $0.05 per 60.0 s for fleet" in answer.message
+    assert "up to $0.01 > $0 left of $0.05 per 1m for fleet" in answer.message
     assert answer.retry_after_s == pytest.approx(60.0)
     for n in range(5):
         rig.done(f"q{n}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from semaforo.entities.units import unlike
+from semaforo.entities.units import show_period, unlike
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,10 @@ from semaforo.entities.units import unlike
 )
 def test_two_numbers_are_told_apart(first: float, second: float, digits: int, shown: tuple[str, str]) -> None:
     assert unlike(first, second, digits) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(86400.0, "1d"), (7200.0, "2h"), (60.0, "1m"), (90.0, "90s"), (0.5, "0.5s")]
+)
+def test_a_period_is_written_as_in_a_fleet_file(seconds: float, shown: str) -> None:
+    assert show_period(seconds) == shown

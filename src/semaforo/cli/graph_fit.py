@@ -196,11 +196,11 @@ def _show(
 def _promise(found: Cut, terms: Terms) -> str:
     """Say in words what a threshold promises, or why it promises nothing."""
     if terms.confidence <= 0.5:
-        return f"On these {found.rows} rows it loses {found.lost:.4f}; no more than that is promised."
+        return f"On these {found.rows} rows it {_lost(found.lost)}; no more than that is promised."
     if found.promised:
         return (
             f"Promised with {terms.confidence:.0%} confidence, for requests like these {found.rows} rows: it loses "
-            f"{terms.give_up:g} at most against the dear step alone. Here it loses {found.lost:.4f}."
+            f"{terms.give_up:g} at most against the dear step alone. Here it {_lost(found.lost)}."
         )
     sure = f"with {terms.confidence:.0%} confidence"
     why = f"{found.rows} rows cannot promise a loss of {terms.give_up:g} at most {sure}"
@@ -210,6 +210,10 @@ def _promise(found: Cut, terms: Terms) -> str:
     return (
         f"{why}{within}: this asks as often as it may. Give more rows, or allow more by --give-up or --most."
     )
+
+
+def _lost(loss: float) -> str:
+    return f"loses {loss:.4f}" if loss >= 0.0 else f"gains {-loss:.4f}"
 
 
 def _table(title: str, metric: str = "accuracy") -> Table:

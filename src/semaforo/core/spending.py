@@ -18,7 +18,7 @@ from semaforo.core.events import BatchDone, BatchFailed, Busy
 from semaforo.core.plan import Choice
 from semaforo.core.state import Batch, Job, Orphan, State
 from semaforo.entities import Budget
-from semaforo.entities.units import show_dollars, show_duration
+from semaforo.entities.units import show_dollars, show_period
 from semaforo.policy.budget import SLACK, Account
 
 _SURE = 4.0
@@ -67,7 +67,7 @@ class Spending:
         whose = name.replace("tenant:", "tenant ").replace("task:", "task ")
         return (
             f"up to {show_dollars(most)} > {show_dollars(max(0.0, left))} left of {show_dollars(budget.spend)} "
-            f"per {show_duration(budget.per_s)} for {whose}"
+            f"per {show_period(budget.per_s)} for {whose}"
         )
 
     def again_s(self, job: Job, now: float) -> float:

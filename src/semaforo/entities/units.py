@@ -64,6 +64,14 @@ def show_duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+def show_period(seconds: float) -> str:
+    """Write a length of time as a fleet file has it: ``1h``, ``1d``, ``90s``."""
+    for unit in ("d", "h", "m"):
+        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
 def show_dollars(dollars: float) -> str:
     """Write US dollars for a person: ``$2.3e-8``, ``$0.04``."""
     if dollars == 0:

@@ -108,6 +108,12 @@ def cut(
         )
     cheap = given.cascades[step]
     right = {name: _right(exam, said[f"{name}.{exam.judged.name}"]) for name in (cheap, step)}
+    if not (right[cheap].any() or right[step].any()):
+        hint = "; 'contains' and 'final' ask less than 'exact'" if exam.metric == "exact" else ""
+        raise InvalidRequest(
+            f"neither '{cheap}' nor '{step}' is right on any of {exam.rows} rows by the metric '{exam.metric}'"
+            f"{hint}"
+        )
     stated = condition(graph.step(step).when)
     compared = stated.compared()
     assert compared is not None
@@ -230,7 +236,8 @@ def _between(sure: Floats, up: NDArray[np.bool_]) -> float:
     if not up.any():
         limit = float(sure.min())
     elif up.all():
-        limit = float(np.nextafter(sure.max(), np.inf))
+        # Well above: rows that are a little less unlike these go up as well.
+        limit = float(sure.max() + 0.01 * (np.ptp(sure) or abs(sure.max()) or 1.0))
     else:
         limit = float((sure[up].max() + sure[~up].min()) / 2)
     for digits in range(2, 9):

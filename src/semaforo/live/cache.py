@@ -25,11 +25,11 @@ from semaforo.core.history import same
 from semaforo.core.state import State
 from semaforo.entities import Request, TaskType
 from semaforo.errors import NotFound
+from semaforo.observe.explain import CACHE
 from semaforo.routing.cache import Cache
 from semaforo.wire.payload import Array, Chat, ChatChunk, Payload, Tensors
 
-REPLICA = "cache"
-"""Stands for the replica in answers that were kept."""
+REPLICA = CACHE
 
 SEMANTIC = "cache/semantic"
 """The same where the answer was given to another request, which means the same."""

@@ -23,6 +23,10 @@ class Without(msgspec.Struct, frozen=True):
     lost: tuple[str, ...]
 
 
+CACHE = "cache"
+"""Stands for the replica in answers that were kept, and given to the very same request."""
+
+
 class Likened(msgspec.Struct, frozen=True):
     """That a request was like one whose answer is kept.
 
@@ -307,6 +311,10 @@ def render(explanation: Explanation) -> str:
     if finish is None:
         lines.append("  not finished yet")
     elif finish.outcome == "done":
+        if finish.replica == CACHE:
+            lines.append(
+                f"  the answer that {short(finish.variant)} gave to the same request was kept, and given again"
+            )
         cost = f", cost {show_dollars(finish.cost)}" if finish.cost else ""
         waited = f", {show_duration(finish.waited_s)} of it waiting" if finish.waited_s > 5e-5 else ""
         lines.append(f"  done in {show_duration(finish.total_s)}{waited}{cost}")
