@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from graph_fleet import FLEET, write_graphs
-from semaforo import Fleet
+from semaforo import Client, Fleet
 from semaforo.build import blueprint
 from semaforo.config.fleet import FleetFileError
 from semaforo.errors import Expired, ModelFailed
@@ -170,6 +170,8 @@ def test_a_graph_is_a_model_in_every_protocol(served: Served) -> None:
     story = httpx.get(f"{served.url}/semaforo/v1/decisions/{reply.headers['semaforo-request-id']}").json()
     assert [step["request"]["step"]["name"] for step in story["steps"]] == ["a", "b"]
     assert story["without"] == ["a: model_failed"]
+    with Client(served.url) as caller:
+        assert caller.latest() == reply.headers["semaforo-request-id"], "not one of its steps"
     meta = httpx.get(f"{served.url}/v2/models/cascade").json()
     assert [tensor["name"] for tensor in meta["outputs"]] == ["label", "p"]
     import tritonclient.grpc as triton

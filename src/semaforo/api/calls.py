@@ -186,7 +186,7 @@ class Calls:
         self._check((yield Ask("POST", f"{_ADMIN}/feedback", content=content)))
 
     def latest(self) -> Call[str]:
-        """Return the id of the request that was decided last.
+        """Return the id of the request that was decided last, or of the one that this was a step of.
 
         Raises:
             NotFound: Nothing was decided yet.
@@ -195,7 +195,11 @@ class Calls:
         found = self._read(reply, replies.Decisions).decisions
         if not found:
             raise NotFound("the server has decided nothing yet")
-        return found[0].id
+        latest = found[0]
+        while latest.request.step is not None:
+            reply = yield _get(f"{_ADMIN}/decisions/{_segment(latest.request.step.parent)}")
+            latest = self._read(reply, replies.Decision)
+        return latest.id
 
     def names(self) -> Call[list[str]]:
         """Return every name that can be asked for."""

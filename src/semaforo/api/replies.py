@@ -27,10 +27,23 @@ class Told(msgspec.Struct):
     finish: Finish | None = None
 
 
+class StepOf(msgspec.Struct):
+    """The request that a step belongs to."""
+
+    parent: str
+
+
+class Asked(msgspec.Struct):
+    """What was asked, and for which request, where it is a step of one."""
+
+    step: StepOf | None = None
+
+
 class Decision(msgspec.Struct):
     """A request, by its id."""
 
     id: str
+    request: Asked = msgspec.field(default_factory=Asked)
 
 
 class Decisions(msgspec.Struct):

@@ -165,8 +165,8 @@ class TaskSettings(_Settings, frozen=True, kw_only=True):
     prefer: Annotated[PreferSettings, Key("What to prefer among variants in contract.")] = PreferSettings()
     router: Annotated[RouterSettings | None, Key("Predicts which model does best on each request.")] = None
     features: Annotated[str, Key(
-        "`module:function` or `file.py:function` that says more of a request, as numbers by name: it is given the "
-        "inputs by name, each `(rows, …)`, or the body of a chat.", forms.IMPORT,
+        "`module:function` or `file.py:function` that says more of a request to its router, as numbers by name: "
+        "it is given one mapping, of inputs by name, each `(rows, …)`, or the body of a chat.", forms.IMPORT,
     )] = ""  # fmt: skip
     cache: Annotated[CacheSettings, Key("Answers that are given again.")] = CacheSettings()
     explore: Annotated[ExploreSettings, Key("What may be tried for the sake of learning.")] = (
