@@ -169,11 +169,14 @@ def test_replay_refuses_what_is_no_journal(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_named(served: Server, tmp_path: Path) -> None:
-    port = served.url.rpartition(":")[2]
-    ran = semaforo("serve", write_fleet(tmp_path), "--http-port", port)
+    port, fleet = served.url.rpartition(":")[2], write_fleet(tmp_path)
+    marked = "from pathlib import Path\nPath(__file__).with_name('loaded').touch()\n"
+    (tmp_path / "words.py").write_text(marked + (tmp_path / "words.py").read_text())
+    ran = semaforo("serve", fleet, "--http-port", port)
     assert ran.returncode == 1
     assert f"127.0.0.1:{port} is already in use" in ran.stderr
     assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "loaded").exists(), "no model is loaded for nothing"
 
 
 def test_serve_without_one_good_model_ends(tmp_path: Path) -> None:

@@ -119,6 +119,8 @@ def test_bad_feedback_is_told_what_is_wrong(fleet_file: Path) -> None:
             fleet.feedback(answer)
         with pytest.raises(InvalidRequest, match="one of: score, correct"):
             fleet.feedback(answer, score=1, correct=True)
+        with pytest.raises(InvalidRequest, match="correct is 'no'; it takes True or False"):
+            fleet.feedback(answer, correct="no")  # type: ignore[arg-type]
         with pytest.raises(InvalidRequest, match="the label has 1 rows, the answer 2"):
             fleet.feedback(answer, label=1)
         with pytest.raises(InvalidRequest, match=r"no output 'labels'.*Did you mean 'label'"):

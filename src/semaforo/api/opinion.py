@@ -28,6 +28,8 @@ def opinion_of(
     if sum((score is not None, correct is not None, label is not None, bool(other))) != 1:
         raise InvalidRequest("feedback is one of: score, correct, label, better_than")
     if correct is not None:
+        if not isinstance(correct, bool | np.bool_):
+            raise InvalidRequest(f"correct is {correct!r}; it takes True or False")
         score = 1.0 if correct else 0.0
     return Opinion(None if score is None else float(score), _listed(label), other)
 

@@ -14,6 +14,7 @@ from semaforo.build import Blueprint, blueprint, engine_for, server_settings
 from semaforo.cli.progress import loading
 from semaforo.cli.supervisor import tell_supervisor
 from semaforo.errors import ConfigError, NotReady, nearest
+from semaforo.server.listener import check_free
 from semaforo.server.run import serve
 from semaforo.server.settings import ServerSettings
 
@@ -36,6 +37,10 @@ def run(fleet: Path, host: str | None, http_port: int | None, grpc_port: int | N
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     plan = blueprint(fleet)
     settings = server_settings(plan, host=host, http_port=http_port, grpc_port=grpc_port)
+    # Models may take minutes to load, and memory that the server which has the port is using.
+    check_free(settings.host, settings.port)
+    if settings.grpc_port is not None:
+        check_free(settings.host, settings.grpc_port, "--grpc-port")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(plan, settings))
 

@@ -145,12 +145,28 @@ def listen(host: str, port: int, option: str = "--http-port") -> socket.socket:
     Raises:
         ConfigError: The address is taken or may not be used; the message says what to do.
     """
+    listener = _listening(host, port, option, backlog=2048)
+    listener.setblocking(False)
+    return listener
+
+
+def check_free(host: str, port: int, option: str = "--http-port") -> None:
+    """Check that a port could be listened on now, before there is much to lose; nobody can connect meanwhile.
+
+    Raises:
+        ConfigError: As of `listen`.
+    """
+    _listening(host, port, option, backlog=None).close()
+
+
+def _listening(host: str, port: int, option: str, *, backlog: int | None) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(2048)
+        if backlog is not None:
+            listener.listen(backlog)
     except OSError as error:
         listener.close()
         address = f"{shown(host)}:{port}"
@@ -163,7 +179,6 @@ def listen(host: str, port: int, option: str = "--http-port") -> socket.socket:
                 f"{address} may not be used by this user: choose a port from 1024 up with {option}"
             ) from None
         raise ConfigError(f"cannot listen on {address}: {error.strerror or error}; check --host") from None
-    listener.setblocking(False)
     return listener
 
 
