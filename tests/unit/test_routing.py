@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from semaforo.cli.router_run import _known
 from semaforo.errors import ArtefactError, InvalidRequest
 from semaforo.features.signals import Signals
 from semaforo.features.text import TEXT_NUMBERS, text_numbers, words_of
@@ -18,6 +19,7 @@ from semaforo.jobs.learn.embedded import Told, train_embedded
 from semaforo.jobs.learn.train import learnable, train
 from semaforo.repository.examples import read_table
 from semaforo.routing import metrics
+from semaforo.routing.rollout import unfit
 from semaforo.routing.router import Router
 from semaforo.routing.scorer import Scorer
 from semaforo.routing.table import Table
@@ -417,3 +419,18 @@ def test_a_model_that_was_hardly_ever_asked_is_left_out_of_a_log() -> None:
     assert np.isfinite(out_of_fold(found)[0]).all()
     with pytest.raises(InvalidRequest, match=r"b, c have fewer than 10 scores"):
         learnable(table.rows(np.flatnonzero(~(scores[:, 1] >= 0.0))), 5)
+
+
+def test_a_router_speaks_of_the_variants_of_a_history_by_their_models() -> None:
+    scores = np.tile([[1.0, 0.0]], (40, 1))
+    router = Router(train(Table(("a", "b"), ("x",) * 40, ("word",) * 40, scores, scores * np.nan)), 40)
+    logged = np.full((40, 3), np.nan)
+    logged[np.arange(40), np.arange(40) % 3] = 1.0
+    names = ("a/1/default", "b/2/int8", "other/1/default")
+    log = Table(names, ("x",) * 40, ("word",) * 40, logged, logged * np.nan)
+    known = _known(router, log)
+    assert known.models == ("a", "b")
+    assert len(known) == 27, "requests that other models answered are left out"
+    assert unfit(router, ("a", "c"), "r") == ""
+    verifier = msgspec.structs.replace(router, verifies="a")
+    assert "is a verifier, which looks at answers of 'a'" in unfit(verifier, ("a", "c"), "r")

@@ -87,5 +87,5 @@ def test_too_little_to_learn_from() -> None:
         train_tasks({"a": [Signals("x")] * 30})
     with pytest.raises(InvalidRequest, match="'b' has 3 examples"):
         train_tasks({"a": [Signals("x")] * 30, "b": [Signals("y")] * 3})
-    with pytest.raises(ArtefactError, match="is no trained tasks"):
+    with pytest.raises(ArtefactError, match="is no model that tells tasks apart"):
         TaskModel.decode(b"semaforo router\n", "file")

@@ -115,7 +115,12 @@ def run_evaluate(path: Path, file: Path, keep: float, cascade: str, as_json: boo
     from semaforo.jobs.learn.evaluate import choose, judged, mean_costs, predict
 
     router = _router(file)
-    table = _unseen(router, _table(path, cascade))
+    if router.verifies != cascade:
+        looks = (
+            f"at answers of '{router.verifies}': say --cascade {router.verifies}" if router.verifies else ""
+        )
+        raise InvalidRequest(f"{file} looks {looks or 'at requests only: leave --cascade out'}")
+    table = _unseen(router, _known(router, _table(path, cascade)))
     out = Console(highlight=False)
     if np.isnan(table.scores).any():
         found = judged(table, router.predictor, keep=keep)
@@ -163,7 +168,7 @@ def run_frontier(path: Path, file: Path | None, png: Path | None, as_json: bool)
     table = _table(path, "")
     if file is not None:
         router = _router(file)
-        table = _unseen(router, table)
+        table = _unseen(router, _known(router, table))
         predicted = predict(router.predictor, table)[0]
     else:
         predicted = out_of_fold(table)[0]
@@ -286,6 +291,22 @@ def _said(figures: dict[str, float]) -> list[str]:
 def _table(path: Path, cascade: str) -> Table:
     table = read_table(path)
     return cascade_table(table, cascade) if cascade else table
+
+
+def _known(router: Router, table: Table) -> Table:
+    """Return what a router can speak of in a history, whose models are variants: ``a/1/default`` is of ``a``."""
+    models = router.predictor.models
+    called = {name: name if name in models else name.partition("/")[0] for name in table.models}
+    kept = [name for name, known in called.items() if known in models]
+    found = [called[name] for name in kept]
+    if len(kept) < 2 or len(set(found)) < len(found):
+        return table
+    if len(kept) < len(table.models):
+        left = ", ".join(name for name in table.models if name not in kept)
+        Console(stderr=True, highlight=False).print(f"not of this router, so left out: {left}", markup=False)
+        table = table.of_models(kept)
+        table = table.rows(np.flatnonzero((~np.isnan(table.scores)).any(axis=1)))
+    return msgspec.structs.replace(table, models=tuple(found))
 
 
 def _unseen(router: Router, table: Table) -> Table:

@@ -12,6 +12,7 @@ from semaforo.errors import ArtefactError
 
 T = TypeVar("T")
 
+_WORDS = {"tasks": "model that tells tasks apart"}
 _DIGEST = 32
 _DTYPES = ("<f2", "<f4", "<f8", "<i4", "<i8", "|b1")
 
@@ -43,7 +44,7 @@ def unpack(kind: str, data: bytes, form: type[T], name: str, made_by: str) -> T:
     """
     line = _line(kind)
     if not data.startswith(line):
-        raise ArtefactError(f"{name} is no trained {kind}: `{made_by}` makes one")
+        raise ArtefactError(f"{name} is no {_WORDS.get(kind, f'trained {kind}')}: `{made_by}` makes one")
     digest, body = data[len(line) : len(line) + _DIGEST], data[len(line) + _DIGEST :]
     if sha256(body).digest() != digest:
         raise ArtefactError(

@@ -52,6 +52,11 @@ class Rollout(msgspec.Struct, frozen=True):
 def unfit(router: Router, models: Iterable[str], name: str) -> str:
     """Say why a router is of no use for a task with these models, or return ""."""
     has = list(models)
+    if router.verifies:
+        return (
+            f"{name} is a verifier, which looks at answers of '{router.verifies}': name it in a graph, as "
+            "{verify: STEP, by: FILE}; `semaforo router train` without --cascade trains a router"
+        )
     if any(known.partition("/")[0] in has for known in router.predictor.models):
         return ""
     return f"{name} was trained on {', '.join(router.predictor.models)}; the task has {', '.join(has)}"
