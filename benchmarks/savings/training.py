@@ -153,7 +153,7 @@ def _nets(data: Data, folder: Path, look: Callable[[], Any], quick: bool) -> Mod
     kinds = {
         "linear": (partial(_linear, look, data.classes), 10 if quick else 30, 0.05),
         "narrow": (partial(_deep, look, 6 if quick else 8, data.classes), 5 if quick else 12, 0.01),
-        "large": (partial(_deep, look, 12 if quick else 48, data.classes), 5, 0.01 if quick else 0.004),
+        "large": (partial(_deep, look, 12 if quick else 32, data.classes), 5, 0.01 if quick else 0.004),
     }
     entries: dict[str, dict[str, Any]] = {}
     for name, (make, rounds, rate) in kinds.items():
