@@ -53,7 +53,7 @@ learn: $(VENV)/.quickstart
 	@$(BIN)/python examples/quickstart/learn.py $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 clients: $(BIN)/python
 	@$(BIN)/python tests/clients/environments.py
