@@ -71,7 +71,7 @@ def pictures(quick: bool) -> Modality:
     from sklearn.svm import SVC
 
     data = load_digits()
-    most = 400 if quick else len(data.target)
+    most = 240 if quick else len(data.target)
     return _modality(
         "image", TensorSpec("x", "FP32", (64,)), Look("image"), ("clean", "blurred", "noisy"),
         (data.data[:most] / 16.0).astype(np.float32), data.target[:most], _damaged_picture,
@@ -95,7 +95,7 @@ def sounds(quick: bool) -> Modality:
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
     draws = np.random.default_rng(0)
-    kinds = draws.integers(0, len(_SOUNDS), 300 if quick else 2000)
+    kinds = draws.integers(0, len(_SOUNDS), 200 if quick else 2000)
     rows = np.stack([_sound(int(kind), draws) for kind in kinds]).astype(np.float32)
     return _modality(
         "audio", TensorSpec("x", "FP32", (_SAMPLES,)), Look("audio", RATE), ("clean", "some noise", "much noise"),

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 def measure_mmlu(report: Report, quick: bool) -> None:
     """MMLU with two models: in domain, with the subject as task, with 1,500 labels, on subjects never seen."""
-    found = data.mmlu(700 if quick else 0)
+    found = data.mmlu(300 if quick else 0)
     if found is None:
         report.note("MMLU is not at hand: a made table of sums takes its place")
         found = data.made()
@@ -34,7 +34,7 @@ def measure_mmlu(report: Report, quick: bool) -> None:
     settings = [
         ("mmlu_apgr", "prompt only", found, {}, 0.70),
         ("mmlu_apgr_tag", "prompt and subject", tagged, {}, 0.72),
-        ("mmlu_apgr_1500", "prompt only, 1,500 labels", found, {"most": 1500 if not quick else 300}, 0.66),
+        ("mmlu_apgr_1500", "prompt only, 1,500 labels", found, {"most": 1500 if not quick else 100}, 0.66),
         ("mmlu_apgr_unseen", "prompt only, subjects never seen", found, {"apart": True}, 0.60),
     ]
     for key, title, asked, how, aim in settings:
@@ -63,7 +63,7 @@ def measure_mmlu(report: Report, quick: bool) -> None:
 
 def measure_nine(report: Report, quick: bool) -> None:
     """Nine models, quality alone: the mean score of the model that is chosen for each request."""
-    found = data.nine_models(500 if quick else 0)
+    found = data.nine_models(200 if quick else 0)
     if found is None:
         report.note("LLMRouter's table is not at hand: nine_models_score is of a made table of two models")
         found = data.made()

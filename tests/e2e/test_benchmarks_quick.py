@@ -1,4 +1,7 @@
-"""Every benchmark runs to its end in its quick form; only what must hold on any machine is asserted."""
+"""Benchmarks run to their end in their quick form; only what must hold on any machine is asserted.
+
+`savings`, which trains a dozen models and starts two fleets, takes a minute of CPU even so, and is not among them.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,6 @@ KEYS = {
         "auto_accuracy", "auto_abstains_seen", "auto_abstains_unseen",
     },
     "fuzz": {"inputs", "server_errors", "hangs", "leaks"},
-    "savings": {"cpu_saved", "dollars_saved", "quality_gap_points", "p99_ratio", "memory_ratio", "failed"},
     "serving": {
         "cpu_vs_bare", "cpu_process_vs_bare", "grpc_vs_echo", "conv_vs_onnxruntime", "binary_vs_json",
         "kb_per_connection", "kb_per_stream", "errors",
@@ -52,7 +54,6 @@ MUST_BE_ZERO = {
     "graphs": ("copies_inprocess", "cancelled_that_went_on", "deadlocks_of_10000"),
     "routing": (),
     "fuzz": ("server_errors", "hangs", "leaks"),
-    "savings": ("failed",),
     "serving": ("errors",),
 }
 

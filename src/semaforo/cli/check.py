@@ -66,7 +66,9 @@ def run(fleet: Path, upstreams: bool) -> None:
         raise plan.file.error(problems)
     loaded = sum(isinstance(result, Started) for _, result in found)
     skipped = len(found) - loaded
-    console.print(f"{fleet} is good: {loaded} variants load" + (f", {skipped} not asked" if skipped else ""))
+    more = f", {skipped} not asked" if skipped else ""
+    # A path is as long as it is: what is said of it stays in one line.
+    console.print(f"{fleet} is good: {loaded} variants load{more}", soft_wrap=True)
 
 
 async def _load_all(
