@@ -263,8 +263,8 @@ def test_in_a_simulation_nobody_waits_for_what_cannot_be_looked_at() -> None:
     assert answer.total_s < 0.1
 
 
-def test_what_a_graph_costs_is_learned_from_its_answers() -> None:
-    """Its price and its time say nothing of what its steps cost: the cheaper of two goes by what they have paid."""
+def rig_of_a_graph() -> Rig:
+    """A graph beside a large model, and a task that takes the cheaper of the two."""
     prefer = Preference("cost", keep_quality=0.95)
     rig = Rig(
         fleet(
@@ -275,6 +275,12 @@ def test_what_a_graph_costs_is_learned_from_its_answers() -> None:
     )
     rig.ready("g", "graph/1/v", slots=8)
     rig.ready("l", LARGE, slots=8)
+    return rig
+
+
+def test_what_a_graph_costs_is_learned_from_its_answers() -> None:
+    """Its price and its time say nothing of what its steps cost: the cheaper of two goes by what they have paid."""
+    rig = rig_of_a_graph()
     usual = next(c.cost for c in decided(rig.ask("first")).considered if c.variant == LARGE)
     assert rig.runs_on("first") == "g"
     rig.done("first", cost=0.5 * usual)
@@ -289,16 +295,7 @@ def test_what_a_graph_costs_is_learned_from_its_answers() -> None:
 
 
 def test_what_looked_dear_by_chance_is_asked_again_after_a_while() -> None:
-    prefer = Preference("cost", keep_quality=0.95)
-    rig = Rig(
-        fleet(
-            variant("graph", quality=0.95),
-            variant("large", quality=0.96, cost=Cost(second=1.0)),
-            tasks=[TaskType("t", prefer=prefer)],
-        )
-    )
-    rig.ready("g", "graph/1/v", slots=8)
-    rig.ready("l", LARGE, slots=8)
+    rig = rig_of_a_graph()
 
     def served(rid: str, after: float = 0.0) -> str:
         rig.ask(rid, after=after)

@@ -51,7 +51,7 @@ class Value:
     def __eq__(self, other: object) -> Value:  # type: ignore[override]  # a condition, as in NumPy
         return self._joined("==", other)
 
-    def __ne__(self, other: object) -> Value:  # type: ignore[override]
+    def __ne__(self, other: object) -> Value:  # type: ignore[override]  # as __eq__
         return self._joined("!=", other)
 
     def __add__(self, other: object) -> Value:
