@@ -7,6 +7,7 @@ CONSTRAINTS := constraints/core.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
 # By itself and first: where a CPU build of this version is at hand, it is taken.
 TORCH := $(shell grep '^torch==' $(CONSTRAINTS))
+WORKERS := 2
 BENCHES := core faults path overload fuzz fusion graphs routing savings
 
 .DEFAULT_GOAL := help
@@ -15,7 +16,7 @@ BENCHES := core faults path overload fuzz fusion graphs routing savings
 help:
 	@echo "make run      train small models, serve them, show what was decided and why"
 	@echo "make learn    degrade one of them on purpose: traffic leaves it, and is back after its repair"
-	@echo "make test     run the tests"
+	@echo "make test     run the tests, in two processes (make test WORKERS=0 ARGS=tests/unit: in one, and only these)"
 	@echo "make clients  install the clients that the tests try from environments of their own (make test does, too)"
 	@echo "make check    lint, types, import rules, docs up to date"
 	@echo "make bench    run the benchmarks (make bench BENCHES=core; BENCHES=serving takes 20 minutes)"
@@ -52,8 +53,9 @@ run: $(VENV)/.quickstart
 learn: $(VENV)/.quickstart
 	@$(BIN)/python examples/quickstart/learn.py $(ARGS)
 
+# Tests start hundreds of processes: without compiled modules each of them compiles all that it imports.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 clients: $(BIN)/python
 	@$(BIN)/python tests/clients/environments.py

@@ -22,7 +22,7 @@ CALIBRATION = 500
 
 def measure_gsm8k(report: Report, quick: bool) -> None:
     """GSM8K: the cheap model answers, a verifier looks at its answer, out of fold."""
-    found = data.gsm8k(300 if quick else 0)
+    found = data.gsm8k(240 if quick else 0)
     if found is None:
         report.note("GSM8K is not at hand: no cascade is measured")
         return

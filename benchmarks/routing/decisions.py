@@ -36,13 +36,13 @@ from semaforo.wire.payload import Tensors
 
 def measure(report: Report, quick: bool) -> None:
     """Measure decisions one by one."""
-    found = data.mmlu(900 if quick else 6000) or data.made()
+    found = data.mmlu(400 if quick else 6000) or data.made()
     report.progress("what a decision costs")
     half = len(found) // 2
     scorer = Scorer(train(found.rows(np.arange(half))))
     dispatcher = _dispatcher()
     now, times = 0.0, []
-    prompts = found.prompts[half:][: 500 if quick else 3000]
+    prompts = found.prompts[half:][: 200 if quick else 3000]
     for number, prompt in enumerate(prompts):
         payload = Tensors({"text": np.array([prompt.encode()], object)})
         request = Request(

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 def measure_mmlu(report: Report, quick: bool) -> None:
     """MMLU with two models: in domain, with the subject as task, with 1,500 labels, on subjects never seen."""
-    found = data.mmlu(300 if quick else 0)
+    found = data.mmlu(240 if quick else 0)
     if found is None:
         report.note("MMLU is not at hand: a made table of sums takes its place")
         found = data.made()
@@ -67,6 +67,8 @@ def measure_nine(report: Report, quick: bool) -> None:
     if found is None:
         report.note("LLMRouter's table is not at hand: nine_models_score is of a made table of two models")
         found = data.made()
+    if quick:
+        found = found.of_models(found.models[:3])
     report.progress("nine models")
     predicted, _ = out_of_fold(found, folds=2 if quick else 5)
     means = out_of_fold_means(found, 2 if quick else 5)

@@ -69,7 +69,7 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     peers = _installed(wanted, asked.quick, report)
-    count, seconds, warm_s = (1, 1.0, 0.0) if asked.quick else (given.rounds, 3.0, 1.0)
+    count, seconds, warm_s = (1, 0.4, 0.0) if asked.quick else (given.rounds, 3.0, 1.0)
     kept = {"200": 200, "streams": 50} if asked.quick else {"1000": 1000, "10000": 10_000, "streams": 1000}
     with tempfile.TemporaryDirectory(prefix="semaforo-bench-") as name:
         folder = Path(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,17 +50,17 @@ def run_train(asked: Training) -> None:
         InvalidRequest: The table is wrong, or scikit-learn is not installed.
     """
     needs_sklearn()
-    from semaforo.jobs.learn.crossval import out_of_fold
-    from semaforo.jobs.learn.evaluate import frontier
-    from semaforo.jobs.learn.looks import profiles_of
-    from semaforo.jobs.learn.train import LEAST_SCORES, learnable, train
-
     console = Console(stderr=True, highlight=False)
     if asked.embed and asked.cascade:
         raise InvalidRequest(
             "a verifier looks at the answer, not at an embedding: leave --embed or --cascade out"
         )
     table = _table(asked.table, asked.cascade)
+    from semaforo.jobs.learn.crossval import out_of_fold
+    from semaforo.jobs.learn.evaluate import frontier
+    from semaforo.jobs.learn.looks import profiles_of
+    from semaforo.jobs.learn.train import LEAST_SCORES, learnable, train
+
     table, few = learnable(table, asked.folds)
     if few:
         text = f"fewer than {LEAST_SCORES} scores, so nothing is learned of: {', '.join(few)}"
@@ -112,8 +113,6 @@ def run_evaluate(path: Path, file: Path, keep: float, cascade: str, as_json: boo
         InvalidRequest: The table or the router is wrong, or cannot judge.
     """
     needs_sklearn()
-    from semaforo.jobs.learn.evaluate import choose, judged, mean_costs, predict
-
     router = _router(file)
     if router.verifies != cascade:
         looks = (
@@ -121,6 +120,8 @@ def run_evaluate(path: Path, file: Path, keep: float, cascade: str, as_json: boo
         )
         raise InvalidRequest(f"{file} looks {looks or 'at requests only: leave --cascade out'}")
     table = _unseen(router, _known(router, _table(path, cascade)))
+    from semaforo.jobs.learn.evaluate import choose, judged, mean_costs, predict
+
     out = Console(highlight=False)
     if np.isnan(table.scores).any():
         found = judged(table, router.predictor, keep=keep)
@@ -162,13 +163,14 @@ def run_frontier(path: Path, file: Path | None, png: Path | None, as_json: bool)
         InvalidRequest: The table or the router is wrong.
     """
     needs_sklearn()
+    table = _table(path, "")
+    router = _router(file) if file is not None else None
+    if router is not None:
+        table = _unseen(router, _known(router, table))
     from semaforo.jobs.learn.crossval import out_of_fold
     from semaforo.jobs.learn.evaluate import frontier, predict
 
-    table = _table(path, "")
-    if file is not None:
-        router = _router(file)
-        table = _unseen(router, _known(router, table))
+    if router is not None:
         predicted = predict(router.predictor, table)[0]
     else:
         predicted = out_of_fold(table)[0]
@@ -332,7 +334,6 @@ def needs_sklearn() -> None:
     Raises:
         InvalidRequest: scikit-learn is not installed.
     """
-    try:
-        import sklearn  # noqa: F401 — only whether it is there
-    except ImportError:
-        raise InvalidRequest("training needs scikit-learn: pip install 'semaforo[sklearn]'") from None
+    # Not imported here: that takes seconds, and what is wrong with the table is to be said before.
+    if importlib.util.find_spec("sklearn") is None:
+        raise InvalidRequest("training needs scikit-learn: pip install 'semaforo[sklearn]'")
