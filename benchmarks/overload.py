@@ -176,7 +176,7 @@ class Overload:
         row_s = models.work(self.folder / "heavy.onnx", MODEL_S)
         fleet = self.folder / "fleet.yaml"
         fleet.write_text(FLEET)
-        rounds, capacity_s, open_s = (1, 1.5, 2.0) if self.quick else (4, 4.0, 12.0)
+        rounds, capacity_s, open_s = (1, 1.2, 1.5) if self.quick else (4, 4.0, 12.0)
         sweep = (2.0,) if self.quick else (0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0)
         with Server.semaforo(fleet) as server:
             if self.sides is not None:
@@ -289,7 +289,7 @@ def idle_part(report: Report, folder: Path, quick: bool) -> None:
     fleet.write_text(SLEEPERS + "".join(entries))
     logs = folder / "spans"
     logs.mkdir()
-    capacity_s, open_s = (1.5, 3.0) if quick else (5.0, 25.0)
+    capacity_s, open_s = (1.2, 2.0) if quick else (5.0, 25.0)
     one, _ = kinds(IDLE_DEADLINE_S)
     plain = (msgspec.structs.replace(one, headers={"semaforo-deadline-ms": f"{IDLE_DEADLINE_S * 1e3:g}"}),)
     closed = (msgspec.structs.replace(one, headers={}),)

@@ -81,7 +81,7 @@ TestDispatcherMachine.settings = settings(
 )
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(5))
 def test_many_bad_days(block: int) -> None:
     for seed in range(block * 50, block * 50 + 50):
         rng = Random(seed)
