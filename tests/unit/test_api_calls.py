@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from semaforo.api.answer import Story
-from semaforo.api.calls import Ask, Call, Calls, Reply
+from semaforo.api.calls import Calls
+from semaforo.api.exchange import Ask, Call, Reply
 from semaforo.entities import Contract
 from semaforo.errors import InvalidRequest, NotFound
 

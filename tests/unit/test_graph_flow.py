@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from semaforo.graph.flow import Answered, Begin, Drop, Failed, Flow, Loss, Phase, Plan
+from semaforo.graph.flow import Answered, Begin, Drop, Failed, Flow, Loss, Phase
 from semaforo.graph.graph import Graph, Step
 from semaforo.graph.path import tails, whole
+from semaforo.graph.plan import Plan
 
 NEVER = float("inf")
 BAD = Loss("model_failed", "it broke", 0.5)

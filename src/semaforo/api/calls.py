@@ -14,7 +14,7 @@ Rules this module keeps:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -24,6 +24,7 @@ import msgspec
 from semaforo.api import replies
 from semaforo.api.answer import FleetAnswer, Served, Story
 from semaforo.api.auto import fitting
+from semaforo.api.exchange import Ask, Call, Reply, Ticket
 from semaforo.api.inputs import outputs_of, tensors_of
 from semaforo.core.effects import Decided
 from semaforo.entities import Contract, Ref, TaskType, TensorSpec
@@ -49,43 +50,6 @@ _STALE = (400, 404)
 _ACCEPTED = 202
 _MOST_KNOWN = 1024
 _CHAT_TENSORS = ("text_input", "text_output")
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """One HTTP request.
-
-    Attributes:
-        method, path: The path is percent-encoded.
-        headers: Names in lower case.
-        content: Body.
-        deadline_s: Seconds within which an answer is of use; None = as the client is set.
-        repeatable: Whether it may be sent again when its connection breaks before an answer.
-    """
-
-    method: str
-    path: str
-    headers: Mapping[str, str] = {}
-    content: bytes = b""
-    deadline_s: float | None = None
-    repeatable: bool = False
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """One whole HTTP response; headers are looked up by names in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-
-
-class Ticket(msgspec.Struct, frozen=True):
-    """A request in the server's queue: its id, and whether it is of one row."""
-
-    id: str
-    single: bool
-
-
-Call = Generator[Ask, Reply, T]
 
 
 class Calls:

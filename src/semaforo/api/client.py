@@ -10,11 +10,12 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from semaforo.api.answer import FleetAnswer, Story
-from semaforo.api.calls import Ask, Call, Calls
+from semaforo.api.calls import Calls
 from semaforo.api.chat import ChatStream
 from semaforo.api.connection import LOST, Connection, reply_of
 from semaforo.api.contract import contract_of
 from semaforo.api.deferred import Deferred
+from semaforo.api.exchange import Ask, Call
 from semaforo.api.opinion import opinion_of, request_of
 from semaforo.core.effects import Decided
 from semaforo.entities import TaskType

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from semaforo.api.calls import Ask, Reply
+from semaforo.api.exchange import Ask, Reply
 from semaforo.errors import ConfigError, Expired, NotReady, ProtocolError, SemaforoError
 
 LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError, httpx.CloseError)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from semaforo.api.answer import FleetAnswer
-from semaforo.api.calls import Call, Calls, Ticket
+from semaforo.api.calls import Calls
+from semaforo.api.exchange import Call, Ticket
 from semaforo.errors import Expired
 
 _FIRST_S = 0.05

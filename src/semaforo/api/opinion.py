@@ -12,8 +12,16 @@ from semaforo.live.feedback import Opinion
 
 
 def request_of(answer: FleetAnswer | str) -> str:
-    """Return the id of the request that an answer answers."""
-    return answer if isinstance(answer, str) else answer.request_id
+    """Return the id of the request that an answer answers.
+
+    Raises:
+        InvalidRequest: It is neither an answer nor an id.
+    """
+    if isinstance(answer, FleetAnswer):
+        return answer.request_id
+    if not isinstance(answer, str):
+        raise InvalidRequest(f"feedback is of an answer, or of the id of its request, not of {answer!r:.80}")
+    return answer
 
 
 def opinion_of(
@@ -31,6 +39,8 @@ def opinion_of(
         if not isinstance(correct, bool | np.bool_):
             raise InvalidRequest(f"correct is {correct!r}; it takes True or False")
         score = 1.0 if correct else 0.0
+    if score is not None and not isinstance(score, int | float | np.number):
+        raise InvalidRequest(f"score is {score!r:.80}; it takes a number from 0 to 1")
     return Opinion(None if score is None else float(score), _listed(label), other)
 
 

@@ -15,8 +15,8 @@ from semaforo.config.graphs import GraphSettings, StepSettings
 from semaforo.entities import BatchProfile, ReplicaSpec, StreamProfile, Variant
 from semaforo.errors import ArtefactError, ConfigError, InvalidRequest, nearest
 from semaforo.graph.check import check
-from semaforo.graph.flow import Plan
 from semaforo.graph.graph import RUNTIME, Graph, Kind, Step
+from semaforo.graph.plan import Plan
 
 _KINDS: tuple[Kind, ...] = ("ask", "call", "fuse", "loop", "verify")
 

@@ -17,9 +17,9 @@ from semaforo.graph.check import check
 from semaforo.graph.draw.picture import Picture, picture
 from semaforo.graph.draw.svg import svg
 from semaforo.graph.draw.text import drawn, listed
-from semaforo.graph.flow import Plan
 from semaforo.graph.graph import RUNTIME, Graph
 from semaforo.graph.path import whole
+from semaforo.graph.plan import Plan
 
 _STYLES = {"": "", "critical": "bold yellow", "quiet": "dim", "name": "bold"}
 

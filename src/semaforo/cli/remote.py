@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from semaforo.api.calls import Ask
 from semaforo.api.connection import Connection
+from semaforo.api.exchange import Ask
 from semaforo.errors import ProtocolError
 from semaforo.wire.v2_client import reply_error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from semaforo.graph.flow import Plan
+from semaforo.graph.plan import Plan
 
 
 def tails(plan: Plan, takes: Mapping[str, float], *, least: bool = False) -> dict[str, float]:

@@ -14,10 +14,10 @@ from semaforo.entities.tensor import shape_key
 from semaforo.errors import NotFound, RuntimeLoadError, SemaforoError
 from semaforo.graph.check import Types, check, sides
 from semaforo.graph.condition import Condition, Rows, condition
-from semaforo.graph.flow import Plan
 from semaforo.graph.fusion.history import History, agreeing
 from semaforo.graph.graph import Graph, Step, names_in_prompt, output_of
 from semaforo.graph.path import tails
+from semaforo.graph.plan import Plan
 from semaforo.graph.values import Array, Edge, Values, edge
 from semaforo.live.conductor import Conductor
 from semaforo.live.functions import Function

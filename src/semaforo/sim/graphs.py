@@ -13,9 +13,10 @@ import msgspec
 from semaforo.core.effects import Cancel, DispatcherEffect, Finish, Run
 from semaforo.core.events import Arrived, BatchDone, Cancelled
 from semaforo.entities import BatchProfile, Ref, ReplicaSpec, Request
-from semaforo.graph.flow import Answered, Begin, Drop, Flow, FlowEffect, Loss, Plan
+from semaforo.graph.flow import Answered, Begin, Drop, Flow, FlowEffect, Loss
 from semaforo.graph.graph import RUNTIME, Graph, Step
 from semaforo.graph.path import tails
+from semaforo.graph.plan import Plan
 from semaforo.graph.request import step_request
 from semaforo.sim.world import Fault, World
 

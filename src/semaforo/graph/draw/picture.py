@@ -9,9 +9,9 @@ import msgspec
 from semaforo.entities import TaskType, TensorSpec
 from semaforo.entities.units import show_duration
 from semaforo.graph.check import Types, sides
-from semaforo.graph.flow import Plan
 from semaforo.graph.graph import INPUT, SESSION, Graph, Step, output_of, step_of
 from semaforo.graph.path import tails
+from semaforo.graph.plan import Plan
 
 ANSWER = "answer"
 _VERBS = {"ask": "asks", "call": "calls", "fuse": "fuses by", "loop": "loops", "verify": "verifies by"}
