@@ -2,8 +2,8 @@
 
 For two models the objective has a price, at which both are equally good on average: whatever is gained is learned.
 The learner that is given all scores is the same one, on the same requests and features. Features are what texts
-look like and their words, in a few leading directions of each, which are found without any score, and the task where
-there are several: one score for each request teaches little, and every further direction costs some of it.
+look like and their words, in a few leading directions of each, which are found without any score, and the task
+where there are several: one score for each request teaches little, and every further direction costs some of it.
 """
 
 from __future__ import annotations
