@@ -18,6 +18,7 @@ from semaforo.cli import app
 from semaforo.config import FleetSettings
 from semaforo.config.reader import Field, fields_of
 from semaforo.repository import FORMATS
+from semaforo.runtime import oip_options, openai_options
 from semaforo.runtime.onnx import OnnxOptions
 from semaforo.runtime.python import PythonOptions
 from semaforo.runtime.registry import EXTRAS
@@ -81,6 +82,14 @@ OPTIONS: dict[str, type[msgspec.Struct]] = {
     "sklearn": SklearnOptions,
     "lightgbm`, `xgboost": TreeOptions,
     "python": PythonOptions,
+    "openai": openai_options.Options,
+    "oip": oip_options.Options,
+}
+STATED = {"url", "key", "interface", "labels"}
+"""Options of a model behind a url that stand elsewhere in the fleet file: beside `options`, or with its task."""
+UPSTREAM = {
+    "openai": "A model of `url` whose server speaks as OpenAI's does.\n",
+    "oip": "A model of `url` with `runtime: oip`, whose server speaks the Open Inference Protocol V2.\n",
 }
 
 
@@ -216,14 +225,22 @@ def runtimes() -> str:
         notes = inspect.getdoc(sys.modules[options.__module__]).partition("\n\n")[2]  # type: ignore[union-attr]
         about = f"{notes}\n\n" if notes.startswith(("What a model gives", "|")) else ""
         about = f"{PYTHON}\n" if name == "python" else about
+        about = f"{UPSTREAM[name]}\n" if name in UPSTREAM else about
         parts.append(f"## `{name}`\n\n{about}| option | default | meaning |\n| --- | --- | --- |")
         meanings = attributes(options)
         for field in msgspec.structs.fields(options):
-            default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()  # type: ignore[operator]
-            shown = "–" if default in (None, "", (), {}) else f"`{json.dumps(default)}`"
+            if name in UPSTREAM and field.name in STATED:
+                continue
+            shown = "the model's own name" if field.required else shown_default(field)
             parts[-1] += f"\n| `{field.encode_name}` | {shown} | {meanings[field.name]} |"
         parts[-1] += "\n"
     return "\n".join(parts)
+
+
+def shown_default(field: msgspec.structs.FieldInfo) -> str:
+    """Write the default of an option."""
+    default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()  # type: ignore[operator]
+    return "–" if default in (None, "", (), {}, []) else f"`{json.dumps(default)}`"
 
 
 def attributes(cls: type) -> dict[str, str]:

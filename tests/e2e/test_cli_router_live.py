@@ -105,6 +105,28 @@ def test_no_request_is_lost_while_routers_come_and_go(served: Served) -> None:
     assert set(seen) == {200}
 
 
+def test_what_comes_of_a_candidate_is_scraped(served: Served) -> None:
+    with httpx.Client(base_url=served.url) as http:
+        change(http, "candidate", candidate="2", share=0.4)
+        for n in range(40):
+            assert ask(http, f"red {'hard' if n % 2 else 'easy'}").status_code == 200
+        lines = http.get("/metrics").text.splitlines()
+        change(http, "rollback")
+    figures = {
+        name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name[:1] != "#"
+    }
+
+    def figure(name: str, role: str) -> float:
+        version = "1" if role == "service" else "2"
+        return figures[f'semaforo_router_{name}{{role="{role}",router="{version}",task="answer"}}']
+
+    assert (figure("share", "service"), figure("share", "candidate")) == (0.6, 0.4)
+    answered = [figure("answered_total", role) for role in ("service", "candidate")]
+    assert sum(answered) == 40
+    assert min(answered) > 0
+    assert figures['semaforo_router_candidate_seen_total{router="2",task="answer"}'] == 40
+
+
 def test_feedback_over_http_rolls_a_bad_candidate_back(served: Served) -> None:
     with httpx.Client(base_url=served.url) as http:
         body = {"candidate": "2", "share": 0.5}

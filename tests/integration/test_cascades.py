@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import tritonclient.grpc as triton
 
 from cascade_fleet import write_cascades
 from semaforo import Client, Fleet, Graph, Restart
 from semaforo.build import blueprint
 from semaforo.config.fleet import FleetFileError
 from semaforo.errors import ConfigError
+from semaforo.server.settings import ServerSettings
 from served_fleet import serving
 
 
@@ -186,6 +189,31 @@ def test_openai_clients_see_the_marker_and_whole_answers_have_none(fleet_file: P
             served.url + "/v2/models/restarting/generate_stream", json={"text_input": "61 + 30?"}
         ).text
         assert events.count('"restart":true') == 1
+
+
+def test_a_stream_over_grpc_has_the_marker_as_a_parameter(fleet_file: Path) -> None:
+    heard: queue.Queue[Any] = queue.Queue()
+    settings = ServerSettings(port=0, grpc_port=0, grace_s=2.0)
+    with (
+        serving(blueprint(fleet_file).catalog, settings) as served,
+        triton.InferenceServerClient(served.grpc) as client,
+    ):
+        client.start_stream(lambda result, error: heard.put((result, error)))
+        prompt = triton.InferInput("text_input", [1], "BYTES")
+        prompt.set_data_from_numpy(np.array([b"61 + 30?"], object))
+        client.async_stream_infer("restarting", [prompt], enable_empty_final_response=False)
+        said, marks, final = [], [], False
+        while not final:
+            result, error = heard.get(timeout=10)
+            assert error is None
+            response = result.get_response()
+            said.append(result.as_numpy("text_output")[0].decode())
+            if response.parameters["semaforo_restart"].bool_param:
+                marks.append(len(said))
+            final = response.parameters["triton_final_response"].bool_param
+        client.stop_stream()
+    assert len(marks) == 1, said
+    assert "".join(said[marks[0] :]) == "It is 91."
 
 
 def test_no_escalation_that_cannot_end_in_time(fleet: Fleet, fleet_file: Path) -> None:

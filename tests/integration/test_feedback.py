@@ -111,6 +111,10 @@ def test_bad_feedback_is_told_what_is_wrong(fleet_file: Path) -> None:
         answer = fleet.infer("side", x=np.float32([[1.0], [2.0]]))
         with pytest.raises(NotFound, match="no answer is known under 'nobody'"):
             fleet.feedback("nobody", score=1)
+        with pytest.raises(InvalidRequest, match="of an answer, or of the id of its request, not of 5"):
+            fleet.feedback(5, score=1)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="score is 'good'; it takes a number"):
+            fleet.feedback(answer, score="good")  # type: ignore[arg-type]
         with pytest.raises(InvalidRequest, match=r"score is 1\.5; it takes 0"):
             fleet.feedback(answer, score=1.5)
         with pytest.raises(InvalidRequest, match="score is nan"):

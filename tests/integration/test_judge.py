@@ -12,6 +12,7 @@ from semaforo import AsyncFleet, Fleet
 from semaforo.config.fleet import FleetFileError
 from semaforo.errors import Conflict
 from semaforo.live.judging import score_in
+from upstream import Upstream
 
 FLEET = """\
 tasks:
@@ -150,6 +151,26 @@ def test_no_judge_judges_itself(fleet_file: Path) -> None:
             assert not fleet.engine.learning._judging._running
 
     asyncio.run(live())
+
+
+def test_who_asks_pays_for_the_judge_which_is_not_asked_beyond_the_budget(fleet_file: Path) -> None:
+    async def live() -> float:
+        async with AsyncFleet.open(fleet_file) as fleet:
+            for n in range(5):
+                answer = await fleet.infer("sum", a=np.int64([n]), b=np.int64([3]), tenant="acme")
+                assert answer.model == "wrong"
+                await settled(fleet)
+            account = fleet.engine._dispatcher.state.accounts["tenant:acme"]
+            assert account.reserved == 0.0
+            return account.spent
+
+    with Upstream("7/10 7/10 7/10 .") as upstream:
+        url = upstream.url.removesuffix("/v1")
+        paid = f"url: {url}/v1, cost: {{request: 0.4}}, options: {{model: bigram}}"
+        text = fleet_file.read_text().replace('python: "said.py:critic", isolation: thread', paid)
+        fleet_file.write_text(f"{text}budgets:\n  tenants: {{acme: {{spend: 1, per: 1h}}}}\n")
+        assert asyncio.run(live()) == pytest.approx(0.8)
+        assert len(upstream.seen) == 2
 
 
 def test_its_failures_harm_nobody(fleet_file: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -120,6 +120,21 @@ def test_a_router_that_does_not_fit_is_refused(fleet_file: Path) -> None:
         Fleet.open(fleet_file)
 
 
+def test_a_router_of_other_tasks_warns(fleet_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Fleet.open(fleet_file):
+        assert not caplog.messages
+    fleet_file.write_text(
+        fleet_file.read_text().replace("  answer:\n", "  reply:\n").replace("task: answer", "task: reply")
+    )
+    with Fleet.open(fleet_file) as fleet:
+        assert fleet.infer("reply", text="red tree hard").model == "large"
+    (message,) = [m for m in caplog.messages if "was trained on" in m]
+    assert (
+        "the router of 'reply', routers/answer.router, was trained on 'answer' and never on 'reply'"
+        in message
+    )
+
+
 def test_what_is_degraded_is_left_within_200_requests_and_found_again(fleet_file: Path) -> None:
     broken = fleet_file.parent / "broken"
 

@@ -113,6 +113,15 @@ def kept(folder: Path) -> list[dict[str, float]]:
         ]
 
 
+def test_a_history_has_features_before_there_is_a_router(fleet_file: Path) -> None:
+    fleet_file.write_text("".join(line for line in FLEET.splitlines(True) if "router:" not in line))
+    with Fleet.open(fleet_file) as fleet:
+        for seed in range(3):
+            fleet.infer("digits", image=noisy(seed))
+    first = [one["own.first"] for one in kept(fleet_file.parent)]
+    assert first == pytest.approx([float(noisy(seed).ravel()[0]) for seed in range(3)], abs=1e-6)
+
+
 def test_a_router_sees_the_noise_of_a_picture(fleet_file: Path) -> None:
     (fleet_file.parent / "digits.router").write_bytes(router("image.noise", (0.0, 2.0), (3.0, 9.0)).encode())
     with Fleet.open(fleet_file) as fleet:

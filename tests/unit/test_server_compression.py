@@ -32,7 +32,9 @@ def test_the_bound_is_exact() -> None:
         decompress(body, b"gzip", 999)
 
 
-@pytest.mark.parametrize("body", [b"", b"hello", gzip.compress(b"hello", mtime=0)[:-1]], ids=["none", "plain", "cut"])
+@pytest.mark.parametrize(
+    "body", [b"", b"hello", gzip.compress(b"hello", mtime=0)[:-1]], ids=["none", "plain", "cut"]
+)
 def test_broken_data_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="not valid gzip"):
         decompress(body, b"gzip", 100)

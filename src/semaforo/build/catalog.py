@@ -192,7 +192,7 @@ def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskTyp
         deadline_s=task.deadline,
         max_queue_rows=task.max_queue,
         hedge=task.hedge,
-        score_s=task.router.wait if task.router is not None else LOOK_S if explore.contextual else 0.0,
+        score_s=_look_s(task, explore),
         embedding=task.router.embedding if task.router is not None else "",
         cache=_caching(task.cache),
         looks={
@@ -223,6 +223,14 @@ def _budgets(stated: BudgetsSettings) -> dict[str, Budget]:
     named |= {f"tenant:{name}": budget for name, budget in stated.tenants.items()}
     found = {"fleet": stated.fleet, "tenant:*": stated.each_tenant, **named}
     return {key: Budget(budget.spend, budget.per) for key, budget in found.items() if budget is not None}
+
+
+def _look_s(task: TaskSettings, explore: Exploration) -> float:
+    """Return within which seconds requests are looked at, 0 = they are not."""
+    if task.router is not None:
+        return task.router.wait
+    # Where features are asked for and nobody reads them yet, a history has them for the first router.
+    return LOOK_S if explore.contextual or task.features else 0.0
 
 
 def _preference(prefer: PreferSettings) -> Preference:

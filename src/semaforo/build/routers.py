@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from semaforo.config import FleetFile, Problem
 from semaforo.errors import ArtefactError
 from semaforo.repository.routers import Routed, RouterShelf
 from semaforo.routing.rollout import Rollout, check_margin, check_share
 from semaforo.routing.tasks import TaskModel
+
+log = logging.getLogger(__name__)
 
 
 def task_model_of(file: FleetFile) -> TaskModel | None:
@@ -64,6 +68,13 @@ def routers_of(file: FleetFile) -> dict[str, Routed]:
             )
             problems.append(file.problem(("tasks", name, "router", "embedding"), text))
             continue
+        for loaded in (service, candidate):
+            if loaded is not None and loaded.router.predictor.own(name) is None:
+                log.warning(
+                    "the router of '%s', %s, was trained on %s and never on '%s': every request is out of its "
+                    "domain, and it says little. Train it on a table that calls the task so, or names none",
+                    name, loaded.name, ", ".join(map(repr, loaded.router.tasks)), name,
+                )  # fmt: skip
         rollout = Rollout(
             service,
             candidate,

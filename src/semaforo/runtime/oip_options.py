@@ -23,7 +23,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         url: Address of the server, for example ``http://127.0.0.1:8000``.
-        model, version: Its name there; "" = the version that the server picks.
+        model: Its name there.
+        version: Its version there; "" = the one that the server picks.
         protocol: How it is spoken to.
         key: Sent as ``Authorization: Bearer``; "" = none.
         headers: Further headers.

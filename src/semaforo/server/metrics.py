@@ -22,6 +22,7 @@ from semaforo.entities import Variant
 from semaforo.features.drift import Drift
 from semaforo.live.looking import Cost
 from semaforo.observe.metrics import BUCKETS_S, VariantStats
+from semaforo.routing.tryout import Side, Tryout
 from semaforo.server.http import HttpRequest, HttpResponse, Response, Route
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _Row = TypeVar("_Row")
 
 _VARIANT = ("task", "model", "version", "variant")
 _REPLICA = (*_VARIANT, "replica")
+_ROUTER = ("task", "router", "role")
 _STATES = ("starting", "ready", "draining", "ejected", "backoff", "stopped")
 
 
@@ -53,6 +55,7 @@ class EngineCollector:
         yield from self._cached()
         yield from self._looks()
         yield from self._drifts()
+        yield from self._routers()
         yield from self._variants()
         yield from self._replicas()
         if self.deferred is not None:
@@ -112,6 +115,42 @@ class EngineCollector:
         known = [(_labels(variants[variant]), drift) for variant, drift in drifts.items()]
         yield from _families(GaugeMetricFamily, "variant_drift", _VARIANT, gauges, known)
 
+    def _routers(self) -> Iterator[Metric]:
+        shares = GaugeMetricFamily(
+            "semaforo_router_share",
+            "Share of the requests of its task that a router decides.",
+            labels=_ROUTER,
+        )
+        tried: list[tuple[Sequence[str], Tryout]] = []
+        sides: list[tuple[Sequence[str], Side]] = []
+        for task, course in self._engine.learning.rollouts.courses.items():
+            rollout, tryout = course.rollout, course.tryout
+            service = (task, rollout.service.name, "service")
+            shares.add_metric(service, 1.0 - rollout.share if rollout.candidate is not None else 1.0)
+            if rollout.candidate is None:
+                continue
+            candidate = (task, rollout.candidate.name, "candidate")
+            shares.add_metric(candidate, rollout.share)
+            if tryout is not None:
+                tried.append(((task, rollout.candidate.name), tryout))
+                sides += [(service, tryout.service), (candidate, tryout.candidate)]
+        yield shares
+        both: dict[str, tuple[str, Callable[[Tryout], float]]] = {
+            "seen": ("Requests that both routers looked at.", lambda t: t.seen),
+            "apart": ("Those of them for which they would pick different variants.", lambda t: t.apart),
+        }
+        yield from _families(CounterMetricFamily, "router_candidate", ("task", "router"), both, tried)
+        counters: dict[str, tuple[str, Callable[[Side], float]]] = {
+            "answered": (
+                "Requests answered that it decided since a candidate is tried.",
+                lambda s: s.answers,
+            ),
+            "failed": ("Those that ended badly.", lambda s: s.failed),
+            "cost_dollars": ("US dollars that the answered ones cost.", lambda s: s.cost),
+            "answer_seconds": ("Seconds that the answered ones took.", lambda s: s.seconds),
+        }
+        yield from _families(CounterMetricFamily, "router", _ROUTER, counters, sides)
+
     def _requests(self) -> Iterator[Metric]:
         metrics = self._engine.metrics
         yield CounterMetricFamily("semaforo_requests_arrived", "Requests that arrived.", metrics.arrived)
@@ -133,7 +172,10 @@ class EngineCollector:
             "rows": ("Rows served.", lambda s: s.rows),
             "compute_seconds": ("Seconds that workers spent on batches.", lambda s: s.compute_s),
             "queue_seconds": ("Seconds that answered requests waited.", lambda s: s.queue_s),
-            "cost_dollars": ("US dollars that answered requests cost.", lambda s: s.cost),
+            "cost_dollars": (
+                "US dollars that answered requests cost; a graph costs what its steps do, which count too.",
+                lambda s: s.cost,
+            ),
             "batches": ("Batches run.", lambda s: sum(batch.count for batch in s.batches.values())),
         }
         known = [(_labels(v), metrics.variants.get(v.id, _NONE)) for v in variants.values()]

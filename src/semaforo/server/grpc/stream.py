@@ -5,7 +5,7 @@ Rules this module keeps:
 1. A request that fails is answered in band, by ``error_message`` and its `id`; the stream goes on.
 2. A chat is answered by chunks as they come. The last response to each request, and no other, has the parameter
    ``triton_final_response`` set; a chat's last one holds no text, and no output at all where the request has
-   the parameter ``triton_enable_empty_final_response``.
+   the parameter ``triton_enable_empty_final_response``. One with ``semaforo_restart`` takes back all before it.
 3. A stream has a bound on what it has in flight: a client that sends faster, or reads slower, waits.
 4. When the stream ends before its answers, the work it caused is cancelled.
 """
@@ -118,6 +118,7 @@ class InferStream:
             return
         self._pending[request_id] = None
         if isinstance(job.payload, Chat):
+            job.payload.body["stream"] = True
             task = asyncio.ensure_future(self._chat(job))
             self._chats.add(task)
             task.add_done_callback(self._chats.discard)
@@ -141,7 +142,10 @@ class InferStream:
                 if not text:
                     continue
                 model, version, _ = stream.variant.split("/", 2)
-                self._say(job, job.codec.encode(job.call, text_tensor(text), model, version), final=False)
+                message = job.codec.encode(job.call, text_tensor(text), model, version)
+                if chunk.restart:
+                    message.parameters["semaforo_restart"].bool_param = True
+                self._say(job, message, final=False)
                 while len(self._ready) >= _MOST_WAITING:
                     self._room.clear()
                     await self._room.wait()
