@@ -6,9 +6,7 @@ nothing of it is imported.
 
 from __future__ import annotations
 
-import json
 import shutil
-import struct
 import subprocess
 import sys
 import warnings
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.fusion.data import Array
@@ -119,16 +118,7 @@ class Encoder(nn.Module):
 
 def read(folder: Path) -> Encoder:
     """Return the encoder of a folder."""
-    data = (folder / "model.safetensors").read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    entries = json.loads(data[8 : 8 + length])
-    weights = {}
-    for name, entry in entries.items():
-        if name != "__metadata__" and entry["dtype"] == "F32":
-            begin, end = (8 + length + offset for offset in entry["data_offsets"])
-            values = np.frombuffer(data[begin:end], np.float32).reshape(entry["shape"])
-            weights[name] = torch.from_numpy(values.copy())
-    return Encoder(weights).eval()
+    return Encoder(load_file(folder / "model.safetensors")).eval()
 
 
 def encoded(encoder: Encoder, tokens: Tokens, texts: list[str]) -> Array:

@@ -34,7 +34,10 @@ def test_64_clients_never_spend_a_cent_too_much_and_the_last_affordable_one_is_s
     with Upstream(key="secret") as upstream:
         (tmp_path / "fleet.yaml").write_text(FLEET.format(url=upstream.url.removesuffix("/v1")))
         plan = blueprint(tmp_path / "fleet.yaml")
-        with serving(plan.catalog, secrets=plan.secrets) as served, httpx.Client(base_url=served.url) as http:
+        with (
+            serving(plan.catalog, secrets=plan.secrets) as served,
+            httpx.Client(base_url=served.url, timeout=30) as http,
+        ):
 
             def ask(number: int) -> tuple[int, str]:
                 body = {
@@ -42,9 +45,7 @@ def test_64_clients_never_spend_a_cent_too_much_and_the_last_affordable_one_is_s
                     "messages": [{"role": "user", "content": f"the train {number}"}],
                 }  # fmt: skip
                 headers = {"semaforo-tenant": "acme"}
-                response = httpx.post(
-                    f"{served.url}/v1/chat/completions", json=body, headers=headers, timeout=30
-                )
+                response = http.post("/v1/chat/completions", json=body, headers=headers)
                 return response.status_code, response.headers.get("semaforo-request-id", "")
 
             with ThreadPoolExecutor(64) as clients:
