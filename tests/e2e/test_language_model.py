@@ -214,8 +214,8 @@ async def async_client(running: Running) -> AsyncIterator[openai.AsyncOpenAI]:
 def test_many_streams_at_once_write_what_each_writes_alone(
     running: Running, client: openai.OpenAI, temperature: float
 ) -> None:
-    prompts = [f"{number} replicas are " for number in range(24)]
-    fields = {"max_tokens": 60, "temperature": temperature}
+    prompts = [f"{number} replicas are " for number in range(16)]
+    fields = {"max_tokens": 40, "temperature": temperature}
     alone = [text_of(client, prompt=prompt, **fields) for prompt in prompts]
     seen: list[dict[str, Any]] = []
 

@@ -79,6 +79,17 @@ def test_what_fails_gives_its_reservation_back_and_a_retry_holds_one() -> None:
     assert runs(rig.ask("b"))
 
 
+def test_an_answer_has_cost_what_its_earlier_attempts_were_charged_for_too() -> None:
+    rig = rig_of_two(0.05)
+    rig.ready("d2", DEAR, slots=4)
+    rig.ask("a")
+    assert runs(rig.tell(BatchFailed(rig.batch("a"), "cancelled")))[0][0] == "d2"
+    answer = finish(rig.tell(BatchDone(rig.batch("a"), 0.01)))
+    account = rig.dispatcher.state.accounts["fleet"]
+    assert (answer.outcome, answer.cost) == ("done", pytest.approx(0.02))
+    assert (account.spent, account.reserved) == (pytest.approx(0.02), 0.0)
+
+
 def test_work_that_goes_on_after_its_request_has_ended_is_paid_when_it_ends() -> None:
     rig = rig_of_two(0.02)
     account = rig.dispatcher.state.accounts

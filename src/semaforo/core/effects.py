@@ -157,7 +157,7 @@ class Finish(msgspec.Struct, frozen=True, omit_defaults=True, tag="finish", gc=F
         retry_after_s: Seconds after which trying again may help; 0 = waiting will not help.
         waited_s: Seconds from arrival to the last binding.
         total_s: Seconds from arrival to this answer.
-        cost: US dollars it cost.
+        cost: US dollars it cost, with attempts that were charged for and gave no answer.
     """
 
     request: str

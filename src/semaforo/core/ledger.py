@@ -120,7 +120,7 @@ class Ledger:
         out.append(
             Finish(
                 rid, outcome, batch, variant, replica, code, message, retry_after_s,
-                (job.bound_at if job.bound_at >= 0.0 else now) - job.arrived, now - job.arrived, cost,
+                (job.bound_at if job.bound_at >= 0.0 else now) - job.arrived, now - job.arrived, job.paid + cost,
             )
         )  # fmt: skip
         attempts = (job.batch != 0) + (job.hedge != 0)

@@ -122,6 +122,8 @@ class Spending:
     def part(self, held: Job | Orphan, cost: float, now: float) -> None:
         """Pay for a part of the work, and hold what is left for the rest."""
         keys, left = held.accounts, max(0.0, held.reserved - cost)
+        if isinstance(held, Job):
+            held.paid += cost
         if keys:
             self._release(held)
             self._pay(keys, cost, now)

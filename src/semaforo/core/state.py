@@ -72,6 +72,7 @@ class Job(msgspec.Struct):
         guesses: By variant, what was learned from requests that were like it.
         spoke: Which router `Scored` is of.
         reserved: US dollars it holds in each of its `accounts`.
+        paid: US dollars that attempts have cost which gave no answer.
     """
 
     request: Request
@@ -100,6 +101,7 @@ class Job(msgspec.Struct):
     spoke: Spoke | None = None
     reserved: float = 0.0
     accounts: tuple[str, ...] = ()
+    paid: float = 0.0
 
 
 class Orphan(msgspec.Struct):
