@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,11 @@ def test_the_quickstart_runs_to_its_table(tmp_path: Path) -> None:
     )  # fmt: skip
     assert check.returncode == 0, check.stderr
     assert "fleet.yaml is good: 7 variants load" in check.stdout
+    learn = subprocess.run(
+        [sys.executable, ROOT / "examples" / "quickstart" / "learn.py", "--folder", tmp_path],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert learn.returncode == 0, learn.stdout + learn.stderr
+    left, back = re.findall(r"within (\d+) requests of its", learn.stdout)
+    assert int(left) <= 200
+    assert int(back) <= 200
