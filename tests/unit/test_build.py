@@ -158,6 +158,20 @@ def test_all_that_is_wrong_with_files_is_told_at_once_by_line(fleet: Path) -> No
     assert "has no version 'v2'; it has v10" in second
 
 
+def test_what_looks_and_routes_is_told_of_together_with_the_models(fleet: Path) -> None:
+    text = FLEET.replace("models/net\n", "models/nothing\n").replace(
+        "{kind: chat}", "{kind: chat, router: no.router}"
+    )
+    fleet.write_text(
+        text.replace("within: 5ms}", "within: 5ms}, features: rules.py:look") + "auto: no.model\n"
+    )
+    with pytest.raises(FleetFileError) as caught:
+        blueprint(fleet)
+    assert {problem.key for problem in caught.value.problems} == {
+        "auto", "tasks.chat.router", "tasks.digits.features", "models.net.source",
+    }  # fmt: skip
+
+
 def test_a_file_that_is_not_the_one_that_was_measured_is_refused(fleet: Path) -> None:
     path = fleet.parent / "models/noted/v10/model.onnx"
     note(path, Measured(0.7, sha256=sha256_of(path)))

@@ -11,37 +11,33 @@ Rules this module keeps:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from semaforo.build.features import profiles_of, sources_of
 from semaforo.build.graphs import graph_of, graph_problems, imported, is_supple
 from semaforo.build.routers import routers_of, task_model_of
+from semaforo.build.tasks import task_type
 from semaforo.catalog import Catalog, Scaling
-from semaforo.config import FleetFile, ModelSettings, Problem, TaskSettings, VariantSettings, load_fleet
-from semaforo.config.settings import BudgetsSettings, CacheSettings, PreferSettings
-from semaforo.config.tensors import from_upstreams, tensors_of
+from semaforo.config import FleetFile, FleetFileError, ModelSettings, Problem, VariantSettings, load_fleet
+from semaforo.config.settings import BudgetsSettings
+from semaforo.config.tensors import from_upstreams
 from semaforo.entities import (
     BatchProfile,
     Budget,
-    Caching,
     Cost,
-    Exploration,
-    Judging,
-    Look,
-    Preference,
     Privacy,
     ReplicaSpec,
-    Semantics,
     StreamProfile,
     TaskType,
     TensorSpec,
     Variant,
     devices_of,
 )
-from semaforo.entities.interface import INTERFACES, roles
+from semaforo.entities.interface import roles
 from semaforo.errors import ArtefactError
 from semaforo.features.plan import Sources
 from semaforo.graph.graph import RUNTIME, Graph
@@ -49,10 +45,9 @@ from semaforo.repository import FORMATS, ModelFolder, measured, natural, runtime
 from semaforo.repository.routers import Routed
 from semaforo.routing.tasks import TaskModel
 
+T = TypeVar("T")
 _DEFAULT = "default"
 _PER_MILLION = 1e-6
-LOOK_S = 0.02
-"""Seconds within which a request that is looked at has been, or is decided without."""
 _SECRET = ("key", "headers")
 
 Secrets = dict[str, dict[str, Any]]
@@ -98,9 +93,21 @@ def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> B
     file = load_fleet(path)
     settings = file.settings
     journal = file.folder / settings.journal if settings.journal else None
-    routers, tasks = (routers_of(file), task_model_of(file)) if fitted else ({}, None)
-    sources = sources_of(file)
-    catalog = catalog_of(file, noted=noted, fitted=fitted)
+    problems: list[Problem] = []
+
+    def tried(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except FleetFileError as error:
+            problems.extend(error.problems)
+            return None
+
+    routers = tried(lambda: routers_of(file)) if fitted else None
+    tasks = tried(lambda: task_model_of(file)) if fitted else None
+    sources = tried(lambda: sources_of(file))
+    catalog = tried(lambda: catalog_of(file, noted=noted, fitted=fitted))
+    if problems or sources is None or catalog is None:
+        raise file.error(problems)
     sources = msgspec.structs.replace(sources, profiles=profiles_of(catalog))
     history = file.folder / settings.history if settings.history else None
     return Blueprint(
@@ -110,7 +117,7 @@ def blueprint(path: str | Path, *, noted: bool = True, fitted: bool = True) -> B
         settings.explain.ring,
         _secrets(file, catalog),
         history,
-        routers,
+        routers or {},
         tasks,
         sources,
     )
@@ -176,73 +183,11 @@ def catalog_of(file: FleetFile, *, noted: bool = True, fitted: bool = True) -> C
     return catalog
 
 
-def task_type(name: str, task: TaskSettings, *, extras: bool = False) -> TaskType:
-    """Turn a task's settings into the value that everything else reads; `extras` as `tensors_of` takes it."""
-    inputs, outputs = tensors_of(task, extras=extras)
-    stated = task.explore
-    by: Any = stated.by  # one of its words: its form has checked that
-    explore = Exploration(stated.share, stated.max_loss, stated.shadow, by)
-    return TaskType(
-        name=name,
-        kind="chat" if task.kind == "chat" else "tensor",
-        interface=task.kind if task.kind in INTERFACES else "",  # type: ignore[arg-type]  # these are its words
-        inputs=inputs,
-        outputs=outputs,
-        prefer=_preference(task.prefer),
-        deadline_s=task.deadline,
-        max_queue_rows=task.max_queue,
-        hedge=task.hedge,
-        score_s=_look_s(task, explore),
-        embedding=task.router.embedding if task.router is not None else "",
-        cache=_caching(task.cache),
-        looks={
-            name: Look(tensor.looks, tensor.rate)
-            for name, tensor in task.inputs.items()
-            if tensor.looks or tensor.rate
-        },
-        features=task.features,
-        explore=explore,
-        judge=Judging(task.judge.model, task.judge.share, task.judge.prompt)
-        if task.judge is not None
-        else None,
-    )
-
-
-def _caching(stated: CacheSettings) -> Caching:
-    found = stated.semantic
-    semantic = None
-    if found is not None:
-        semantic = Semantics(
-            found.embedding, found.input, found.wait, found.most_wrong, found.check, found.judge
-        )
-    return Caching(stated.size if stated.exact else 0, stated.keep, stated.sampled, semantic)
-
-
 def _budgets(stated: BudgetsSettings) -> dict[str, Budget]:
     named = {f"task:{name}": budget for name, budget in stated.tasks.items()}
     named |= {f"tenant:{name}": budget for name, budget in stated.tenants.items()}
     found = {"fleet": stated.fleet, "tenant:*": stated.each_tenant, **named}
     return {key: Budget(budget.spend, budget.per) for key, budget in found.items() if budget is not None}
-
-
-def _look_s(task: TaskSettings, explore: Exploration) -> float:
-    """Return within which seconds requests are looked at, 0 = they are not."""
-    if task.router is not None:
-        return task.router.wait
-    # Where features are asked for and nobody reads them yet, a history has them for the first router.
-    return LOOK_S if explore.contextual or task.features else 0.0
-
-
-def _preference(prefer: PreferSettings) -> Preference:
-    return Preference(
-        goal="cost" if prefer.minimise else "quality" if prefer.maximise else "weights",
-        keep_quality=prefer.keep_quality,
-        within_s=prefer.within,
-        at_most=prefer.at_most,
-        quality=prefer.quality,
-        latency=prefer.latency,
-        cost=prefer.cost,
-    )
 
 
 def _versions(model: ModelSettings, folder: ModelFolder | None) -> tuple[list[str], str]:
