@@ -211,8 +211,17 @@ def test_a_journal_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> N
     assert ran.stderr == f"cannot write the journal {tmp_path}/models: Is a directory\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_loading_ends_it_quietly(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [
+        (signal.SIGINT, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_IGN),  # as a script's shell starts what is to run in the background
+    ],
+)
+def test_a_signal_while_loading_ends_it_quietly(
+    tmp_path: Path, number: signal.Signals, before: signal.Handlers
+) -> None:
     fleet = write_fleet(tmp_path, FLEET.replace("isolation: inline", "isolation: process"))
     (tmp_path / "words.py").write_text(
         "import pathlib, time\npathlib.Path(__file__).with_name('loading').touch()\ntime.sleep(60)\n"
@@ -221,6 +230,7 @@ def test_a_signal_while_loading_ends_it_quietly(tmp_path: Path, number: signal.S
     server = subprocess.Popen(
         [sys.executable, "-m", "semaforo", "serve", str(fleet), "--http-port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, before),
     )  # fmt: skip
     until = time.monotonic() + 20
     while not (tmp_path / "loading").exists():

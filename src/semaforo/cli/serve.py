@@ -33,6 +33,8 @@ def run(fleet: Path, host: str | None, http_port: int | None, grpc_port: int | N
             f"--log-level '{log_level}' is none of {', '.join(_LEVELS)}.{nearest(log_level, _LEVELS)}"
         )
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # A script's shell has what it starts in the background ignore SIGINT, which `asyncio.Runner` would keep to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Until requests are taken there is nothing to finish, so either signal ends alike.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     plan = blueprint(fleet)
