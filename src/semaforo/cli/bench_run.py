@@ -17,6 +17,7 @@ import numpy as np
 from semaforo.api.contract import contract_of
 from semaforo.api.inputs import tensors_of
 from semaforo.cli.bench_report import Bar, Report, show, write_json
+from semaforo.cli.needs import needs_matplotlib
 from semaforo.cli.remote import server
 from semaforo.entities import TaskType, TensorSpec
 from semaforo.entities.units import parse_duration
@@ -132,10 +133,7 @@ def check_plot(path: Path) -> None:
     Raises:
         InvalidRequest: matplotlib is not installed, or does not write such files.
     """
-    try:
-        import matplotlib  # noqa: F401 — only whether it is there
-    except ModuleNotFoundError:
-        raise InvalidRequest("--plot needs matplotlib: pip install 'semaforo[bench]'") from None
+    needs_matplotlib()
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise InvalidRequest(f"--plot {path}: give a name that ends with .png, .svg or .pdf")
 

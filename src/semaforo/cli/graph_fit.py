@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from semaforo.build import Blueprint, blueprint, engine_for
+from semaforo.cli.needs import needs_sklearn
 from semaforo.cli.output import write_file
 from semaforo.cli.progress import bar, loading
-from semaforo.cli.router_run import needs_sklearn
 from semaforo.entities import Privacy
 from semaforo.errors import InvalidRequest, nearest
 from semaforo.features.extract import chat_signals

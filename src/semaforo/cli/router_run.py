@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Shown
 
+from semaforo.cli.needs import needs_sklearn
 from semaforo.cli.output import show_json, write_file
 from semaforo.errors import InvalidRequest, nearest
 from semaforo.features.language import language_of
@@ -326,14 +326,3 @@ def _router(path: Path) -> Router:
         return Router.decode(path.read_bytes(), str(path))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None
-
-
-def needs_sklearn() -> None:
-    """Say early what is missing.
-
-    Raises:
-        InvalidRequest: scikit-learn is not installed.
-    """
-    # Not imported here: that takes seconds, and what is wrong with the table is to be said before.
-    if importlib.util.find_spec("sklearn") is None:
-        raise InvalidRequest("training needs scikit-learn: pip install 'semaforo[sklearn]'")

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from semaforo.build import blueprint
+from semaforo.cli.needs import needs_sklearn
 from semaforo.cli.output import show_json, write_file
-from semaforo.cli.router_run import needs_sklearn
 from semaforo.errors import InvalidRequest
 from semaforo.features.extract import chat_signals, tensor_signals
 from semaforo.features.signals import Signals
