@@ -86,6 +86,7 @@ async def _sent(path: Path) -> dict[str, int]:
         received(link, count)
 
     found: dict[str, int] = {}
+    # Every byte between processes passes these two, which are put back in the end.
     LoopLink.send_buffers, LoopLink.buffer_updated = counted, counting  # type: ignore[method-assign]
     try:
         async with AsyncFleet.open(path) as fleet:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import Report, table
-from benchmarks.routing.predict import apgr_interval, by_length, out_of_fold_means, picked
+from benchmarks.report import Report
+from benchmarks.routing.predict import apgr_interval, beside, choices
 from semaforo.jobs.learn.crossval import out_of_fold
 from semaforo.repository.examples import read_table
-from semaforo.routing import metrics
 
 
 def measure(report: Report, path: Path, quick: bool) -> None:
@@ -22,26 +21,13 @@ def measure(report: Report, path: Path, quick: bool) -> None:
         found = found.rows(whole)
     if quick:
         found = found.rows(np.sort(np.random.default_rng(0).permutation(len(found))[:1000]))
-    folds = 2 if quick else 5
-    predicted, trust = out_of_fold(found, folds=folds)
+    predicted, trust = out_of_fold(found, folds=2 if quick else 5)
     report.add("trust", (float(trust.mean()), float(trust.min()), float(trust.max())))
-    chosen = {
-        "random": found.scores.mean(axis=1),
-        "best single": found.scores[:, int(found.scores.mean(axis=0).argmax())],
-        "prompt length": found.scores[np.arange(len(found)), by_length(found, quick)],
-        "mean of the task": picked(found, out_of_fold_means(found, folds)),
-        "learned": picked(found, predicted),
-        "oracle": found.scores.max(axis=1),
-    }
-    shown = table(
-        f"{path.name}: {len(found):,} requests, {len(found.models)} models", "router", "mean score", "95 %"
-    )
-    for name, scores in chosen.items():
-        one = metrics.bootstrap(lambda at, scores=scores: float(scores[at].mean()), len(found))  # type: ignore[misc]
-        shown.add_row(name, f"{one.value:.4f}", f"{one.low:.3f} … {one.high:.3f}")
-        if name in ("learned", "mean of the task"):
-            report.add(f"score_{name.replace(' ', '_')}", (one.value, one.low, one.high), better="more")
-    report.tables.append(shown)
+    title = f"{path.name}: {len(found):,} requests, {len(found.models)} models"
+    means = beside(report, title, choices(found, predicted, quick))
+    for name in ("mean of the task", "learned"):
+        one = means[name]
+        report.add(f"score_{name.replace(' ', '_')}", (one.value, one.low, one.high), better="more")
     if len(found.models) == 2:
         _gap(report, found.scores, predicted, [len(p) for p in found.prompts])
 

@@ -71,27 +71,40 @@ def measure_nine(report: Report, quick: bool) -> None:
         found = found.of_models(found.models[:3])
     report.progress("nine models")
     predicted, _ = out_of_fold(found, folds=2 if quick else 5)
-    means = out_of_fold_means(found, 2 if quick else 5)
-    chosen = {
-        "random": found.scores.mean(axis=1),
-        "best single": found.scores[:, int(found.scores.mean(axis=0).argmax())],
-        "prompt length": found.scores[np.arange(len(found)), by_length(found, quick)],
-        "mean of the task": picked(found, means),
-        "learned": picked(found, predicted),
-        "oracle": found.scores.max(axis=1),
-    }
-    mine = metrics.bootstrap(lambda at: float(chosen["learned"][at].mean()), len(found))
+    chosen = choices(found, predicted, quick)
+    title = f"LLMRouter, {len(found):,} requests, {len(found.models)} models"
+    mine = beside(report, title, chosen)["learned"]
     report.add("nine_models_score", (mine.value, mine.low, mine.high), aim=0.675, better="more")
     over = metrics.bootstrap(
         lambda at: float((chosen["learned"] - chosen["mean of the task"])[at].mean()), len(found)
     )
     report.add("nine_models_over_task_mean", (over.value, over.low, over.high), better="more")
-    title = f"LLMRouter, {len(found):,} requests, {len(found.models)} models"
+
+
+def choices(found: Table, predicted: Floats, quick: bool) -> dict[str, Floats]:
+    """Return by name of a router the score ``(n,)`` of the model it chooses for each request."""
+    return {
+        "random": found.scores.mean(axis=1),
+        "best single": found.scores[:, int(found.scores.mean(axis=0).argmax())],
+        "prompt length": found.scores[np.arange(len(found)), by_length(found, quick)],
+        "mean of the task": picked(found, out_of_fold_means(found, 2 if quick else 5)),
+        "learned": picked(found, predicted),
+        "oracle": found.scores.max(axis=1),
+    }
+
+
+def beside(report: Report, title: str, chosen: dict[str, Floats]) -> dict[str, Interval]:
+    """Add a table of mean scores, a row for each router, and return them with their intervals."""
     shown = table(title, "router", "mean score", "95 %")
-    for name, scores in chosen.items():
-        one = metrics.bootstrap(lambda at, scores=scores: float(scores[at].mean()), len(found))  # type: ignore[misc]
+    found = {name: _mean(scores) for name, scores in chosen.items()}
+    for name, one in found.items():
         shown.add_row(name, f"{one.value:.4f}", f"{one.low:.3f} … {one.high:.3f}")
     report.tables.append(shown)
+    return found
+
+
+def _mean(scores: Floats) -> Interval:
+    return metrics.bootstrap(lambda at: float(scores[at].mean()), len(scores))
 
 
 def picked(found: Table, predicted: Floats) -> Floats:
