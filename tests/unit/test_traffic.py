@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,10 +16,12 @@ from semaforo.entities import TensorSpec
 from semaforo.errors import InvalidRequest
 from semaforo.traffic.arrivals import Arrival, poisson, read_trace, uniform
 from semaforo.traffic.chat import ChatWatch
+from semaforo.traffic.generator import Generator
 from semaforo.traffic.inputs import chat_bodies, parse_shapes, random_bodies
 from semaforo.traffic.load import Kind, Load, on_the_wire, server_at
 from semaforo.traffic.outcome import BROKEN, UNANSWERED, Outcome, joined
 from semaforo.traffic.summary import plain, spread, summarise
+from stalling import Stalling
 
 
 def test_poisson_arrivals_have_the_rate_and_spread_of_their_process() -> None:
@@ -241,3 +247,27 @@ def test_a_stream_that_is_not_whole_says_so(body: bytes, said: str) -> None:
     watch.feed(body)
     watch.close()
     assert said in watch.fault
+
+
+class EarlyLoop(asyncio.SelectorEventLoop):
+    """A loop whose timers come long before their time, as uvloop's do by a millisecond."""
+
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *rest: Any, **kept: Any
+    ) -> asyncio.TimerHandle:
+        return super().call_later(delay / 2, callback, *rest, **kept)
+
+
+def test_a_timer_that_comes_early_cuts_no_request_off() -> None:
+    with Stalling(after=0, seconds=0) as server:
+        kind = Kind("m", "/v2/models/m/infer", {}, ((b"{}", None),))
+        load = Load(server_at(server.url), (kind,), 0.101, np.array([0.0, 0.1]))
+
+        async def run() -> Outcome:
+            generator = Generator(load)
+            await generator.connect()
+            return await generator.run(time.monotonic())
+
+        with asyncio.Runner(loop_factory=EarlyLoop) as runner:
+            outcome = runner.run(run())
+    assert outcome.status.tolist() == [200, 200]

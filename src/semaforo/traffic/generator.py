@@ -101,7 +101,7 @@ class Generator:
             waiting, self._free = self._free, []
             for connection in waiting:
                 self.ready(connection)
-        ending = self._loop.call_later(max(0.0, at + self.load.seconds - time.monotonic()), self.end)
+        ending = self._loop.create_task(self._end_in_time())
         try:
             await self._ended.wait()
         finally:
@@ -116,6 +116,13 @@ class Generator:
         for connection in list(self._all):
             connection.close()
         return outcome
+
+    async def _end_in_time(self) -> None:
+        until = self._began + self.load.seconds
+        # A loop's timers count from when it last looked at the clock, and may come early.
+        while (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+        self.end()
 
     def end(self) -> None:
         """Take no more requests, and wait for the answers of those that were sent."""
