@@ -15,25 +15,34 @@ from pathlib import Path
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from test_grpc import SERVICE, sleep, unary
+from test_grpc import SERVICE, asked_of, sleep, unary
 
 from semaforo.wire.inference_messages import message
 
 FLEET = """
 tasks:
   wait: {inputs: {seconds: fp32}, outputs: {slept: fp32}}
+  fill: {inputs: {seconds: fp32}, outputs: {full: "fp32[25000000]"}}
 models:
   sleeper: {task: wait, python: "naps.py:sleep", isolation: ISOLATION, max_batch: 1}
+  filler: {task: fill, python: "naps.py:fill", isolation: thread, max_batch: 1}
 server: {http_port: 0, grpc_port: 0, grace: GRACE}
 """
 NAPS = """
 import time
 
+import numpy as np
+
 def sleep(seconds):
     time.sleep(float(seconds.sum()))
     return seconds
+
+def fill(seconds):
+    time.sleep(float(seconds.sum()))
+    return np.ones((1, 25_000_000), np.float32)
 """
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -105,6 +114,16 @@ def test_a_signal_lets_work_finish_ends_idle_streams_and_watches(
         assert asked.result(timeout=5).id == "last"
     status, err = process.stop()
     assert (status, err) == (0, "")
+
+
+def test_a_long_answer_reaches_its_client_before_the_server_ends(process: Process) -> None:
+    """100 MB are on their way for longer than the server has anything to do."""
+    with grpc.insecure_channel(process.grpc, [("grpc.max_receive_message_length", -1)]) as channel:
+        asked = unary(channel, "ModelInfer").future(asked_of("fill", "seconds", np.array([0.5])))
+        working(process)
+        process.child.send_signal(signal.SIGTERM)
+        assert len(asked.result(timeout=15).raw_output_contents[0]) == 100_000_000
+    assert process.stop() == (0, "")
 
 
 def test_work_that_outlasts_the_grace_is_told_so(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -54,6 +56,7 @@ class Door:
         self._streams = 0
         self.new_id = new_id
         self.running: dict[str, None] = {}
+        self._left_at = -math.inf
         self.ending = False
 
     def admit(self, headers: Headers, action: Action, resource: str) -> Principal:
@@ -87,6 +90,12 @@ class Door:
     def leave(self, request_id: str) -> None:
         """Count a request no more."""
         self.running.pop(request_id, None)
+        self._left_at = time.monotonic()
+
+    @property
+    def busy_until(self) -> float:
+        """When the last request left, in monotonic seconds; infinite while one is in flight."""
+        return math.inf if self.running else self._left_at
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:

@@ -4,11 +4,13 @@ What happens at the end, in order:
 
 1. No new call is taken; watches of health, and streams on which nothing is in flight, end.
 2. Requests in flight may finish within the grace period; then they are answered UNAVAILABLE.
+3. What was answered last has a second to reach its client where the transport would cut it off.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import grpc
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _OPTION = "--grpc-port"
 _FLUSH_S = 1.0
+_LOOK_S = 0.02
 
 
 class GrpcServer:
@@ -94,7 +97,7 @@ class GrpcServer:
     async def wait(self) -> None:
         """Wait for `end`, then until the server has stopped."""
         await self._ending.wait()
-        stopping = asyncio.ensure_future(self._server.stop(self._settings.grace_s + _FLUSH_S))
+        stopping = asyncio.ensure_future(self._stop())
         forced = asyncio.ensure_future(self._forced.wait())
         try:
             await asyncio.wait(
@@ -109,6 +112,14 @@ class GrpcServer:
             await stopping
         finally:
             forced.cancel()
+
+    async def _stop(self) -> None:
+        until = time.monotonic() + self._settings.grace_s + _FLUSH_S
+        if not self._transport.flushes:
+            # The door takes no new request. How much of an answer is written, the transport does not tell.
+            while not self.forced and time.monotonic() < min(until, self._door.busy_until + _FLUSH_S):
+                await asyncio.sleep(_LOOK_S)
+        await self._server.stop(max(_LOOK_S, until - time.monotonic()))
 
     def end(self) -> None:
         """Begin to stop: finish what is in flight within the grace; a second call stops at once."""

@@ -10,6 +10,7 @@ Both take the same handlers; `docs/decisions/0009` has what was measured. Where 
 | a message that is too long          | is refused once it is there  | is refused by its length |
 | connections without calls           | are kept                     | end after `keep_alive_s` |
 | ``grpc-retry-pushback-ms``          | cannot be sent               | is sent                  |
+| stopping                            | cuts off what is not written | waits until it is        |
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Transport(msgspec.Struct, frozen=True):
         together: Whether calls that arrive together are handed over in one round of the loop.
         pushback: Whether ``grpc-`` metadata may be sent.
         closes_idle: Whether it can end connections without calls.
+        flushes: Whether its server writes all answers before it has stopped.
     """
 
     name: Literal["native", "grpcio"]
@@ -44,6 +46,7 @@ class Transport(msgspec.Struct, frozen=True):
     together: bool
     pushback: bool
     closes_idle: bool
+    flushes: bool
 
 
 def transport(name: str) -> Transport:
@@ -62,8 +65,12 @@ def transport(name: str) -> Transport:
                     "or leave grpc_transport out"
                 ) from None
         else:
-            return Transport("native", server, together=True, pushback=False, closes_idle=False)
-    return Transport("grpcio", grpc.aio.server, together=False, pushback=True, closes_idle=True)
+            return Transport(
+                "native", server, together=True, pushback=False, closes_idle=False, flushes=False
+            )
+    return Transport(
+        "grpcio", grpc.aio.server, together=False, pushback=True, closes_idle=True, flushes=True
+    )
 
 
 def options(settings: ServerSettings, carrier: Transport) -> list[tuple[str, int]]:
