@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from router_fleet import routers, shelved, stated
@@ -20,6 +21,7 @@ from semaforo.build import blueprint
 from semaforo.cli import router as commands
 from semaforo.cli.check import run as check
 from semaforo.errors import ArtefactError, InvalidRequest, NotFound
+from semaforo.routing.router import Router
 from semaforo.server.settings import KeySettings, ServerSettings
 from served_fleet import Served, serving
 
@@ -80,6 +82,20 @@ def test_the_commands(
     back = json.loads(capsys.readouterr().out)
     assert (back["in_service"]["name"], back["before"]) == ("1", None)
     assert [e["what"] for e in back["ended"]] == ["promoted", "rolled back"]
+
+
+def test_a_candidate_that_never_saw_the_task_is_warned_of(
+    served: Served, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    known = Router.decode((place / "routers/chat/1/chat.router").read_bytes(), "1")
+    others = msgspec.structs.replace(known.predictor, tasks={"reply": known.predictor.tasks["answer"]})
+    (place / "foreign.router").write_bytes(msgspec.structs.replace(known, predictor=others).encode())
+    commands.candidate("answer", "foreign.router", url=served.url)
+    said = capsys.readouterr().out
+    assert "warning: foreign.router was trained on 'reply' and never on 'answer'" in said
+    assert said.count("warning") == 1
+    commands.rollback("answer", url=served.url)
 
 
 def test_no_request_is_lost_while_routers_come_and_go(served: Served) -> None:

@@ -44,7 +44,7 @@ def routers_of(file: FleetFile) -> dict[str, Routed]:
         if stated is None:
             continue
         models = tuple(model for model, about in file.settings.models.items() if about.task == name)
-        shelf = RouterShelf(file.folder, stated.file, models)
+        shelf = RouterShelf(file.folder, stated.file, name, models)
         key = "candidate"
         try:
             candidate = shelf.load(stated.candidate) if stated.candidate else None
@@ -69,12 +69,8 @@ def routers_of(file: FleetFile) -> dict[str, Routed]:
             problems.append(file.problem(("tasks", name, "router", "embedding"), text))
             continue
         for loaded in (service, candidate):
-            if loaded is not None and loaded.router.predictor.own(name) is None:
-                log.warning(
-                    "the router of '%s', %s, was trained on %s and never on '%s': every request is out of its "
-                    "domain, and it says little. Train it on a table that calls the task so, or names none",
-                    name, loaded.name, ", ".join(map(repr, loaded.router.tasks)), name,
-                )  # fmt: skip
+            if loaded is not None and loaded.warning:
+                log.warning("the router of '%s', %s, %s", name, loaded.name, loaded.warning)
         rollout = Rollout(
             service,
             candidate,

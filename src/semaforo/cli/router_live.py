@@ -79,6 +79,9 @@ def _show(out: Console, about: dict[str, Any]) -> None:
         rows = f"{one['rows']:,}" if one["rows"] else ""
         shown.add_row(one["name"], role, one["sha256"][:8], rows, one["made"][:10], said)
     out.print(shown)
+    for one, _ in _routers(about):
+        if one["warning"]:
+            out.print(f"warning: {one['name']} {one['warning']}", markup=False)
     tryout = about["tryout"]
     if tryout is not None:
         _show_tryout(out, about, tryout)

@@ -17,7 +17,7 @@ import msgspec
 
 from semaforo.errors import ArtefactError
 from semaforo.repository.folder import ModelFolder
-from semaforo.routing.rollout import Loaded, Rollout, unfit
+from semaforo.routing.rollout import Loaded, Rollout, foreign, unfit
 from semaforo.routing.router import Router
 
 SUFFIX = ".router"
@@ -32,6 +32,7 @@ class About(msgspec.Struct, frozen=True):
         rows: Requests it was trained on.
         made: When, as ISO 8601; "" = not said.
         figures: Out-of-fold figures by name.
+        warning: Why little should be hoped from it, or "".
         error: Why it cannot be used, or "".
     """
 
@@ -40,13 +41,14 @@ class About(msgspec.Struct, frozen=True):
     rows: int = 0
     made: str = ""
     figures: dict[str, float] = {}
+    warning: str = ""
     error: str = ""
 
 
 def about(loaded: Loaded) -> About:
     """Return what is told of a router that was read."""
     router = loaded.router
-    return About(loaded.name, loaded.digest, router.rows, router.made, router.figures)
+    return About(loaded.name, loaded.digest, router.rows, router.made, router.figures, loaded.warning)
 
 
 class RouterShelf:
@@ -55,12 +57,14 @@ class RouterShelf:
     Args:
         folder: Folder of the fleet file, which names are seen from.
         named: The file or folder, as the fleet file names it.
+        task: The task.
         models: Models that serve the task.
     """
 
-    def __init__(self, folder: Path, named: str, models: Sequence[str]) -> None:
+    def __init__(self, folder: Path, named: str, task: str, models: Sequence[str]) -> None:
         self._folder = folder
         self._named = named
+        self._task = task
         self._models = models
         self._known: dict[tuple[Path, int, int], About] = {}
 
@@ -95,7 +99,8 @@ class RouterShelf:
             data = path.read_bytes()
         except OSError as error:
             raise ArtefactError(f"{path}: {error.strerror}. `semaforo router train` writes one") from None
-        found = Loaded(name, sha256(data).hexdigest(), Router.decode(data, str(path)))
+        router = Router.decode(data, str(path))
+        found = Loaded(name, sha256(data).hexdigest(), router, foreign(router, self._task))
         if expected and found.digest != expected:
             raise ArtefactError(
                 f"{path} has the digest {found.digest}, which is not the one that is asked for"

@@ -18,11 +18,13 @@ class Loaded(msgspec.Struct, frozen=True):
         name: Its version, or its file as it was named.
         digest: SHA-256 of the file, in hexadecimal.
         router: What was read.
+        warning: Why little should be hoped from it, or "".
     """
 
     name: str
     digest: str
     router: Router
+    warning: str = ""
 
 
 class Rollout(msgspec.Struct, frozen=True):
@@ -60,6 +62,17 @@ def unfit(router: Router, models: Iterable[str], name: str) -> str:
     if any(known.partition("/")[0] in has for known in router.predictor.models):
         return ""
     return f"{name} was trained on {', '.join(router.predictor.models)}; the task has {', '.join(has)}"
+
+
+def foreign(router: Router, task: str) -> str:
+    """Say why little should be hoped from a router for a task, or return ""."""
+    if router.predictor.own(task) is not None:
+        return ""
+    known = ", ".join(map(repr, router.tasks))
+    return (
+        f"was trained on {known} and never on '{task}': every request is out of its domain, and it says little. "
+        "Train it on a table that calls the task so, or names none"
+    )
 
 
 def check_share(share: float) -> None:

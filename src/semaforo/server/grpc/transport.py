@@ -68,9 +68,7 @@ def transport(name: str) -> Transport:
             return Transport(
                 "native", server, together=True, pushback=False, closes_idle=False, flushes=False
             )
-    return Transport(
-        "grpcio", grpc.aio.server, together=False, pushback=True, closes_idle=True, flushes=True
-    )
+    return Transport("grpcio", grpc.aio.server, together=False, pushback=True, closes_idle=True, flushes=True)
 
 
 def options(settings: ServerSettings, carrier: Transport) -> list[tuple[str, int]]:
