@@ -264,6 +264,23 @@ def test_embeddings_that_tell_nothing_are_given_no_weight() -> None:
     assert train_embedded(noise[:20], targets[:20], Told(folds, said[:20]), None, "", 0) is None
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_embeddings_tell_of_some_groups_counts_there_alone(seed: int) -> None:
+    """They tell which group a request is of, and what models are worth in the next is drawn anew."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(6), 60)
+    places = (rng.normal(size=(6, 16))[groups] + 0.3 * rng.normal(size=(360, 16))).astype(np.float32)
+    targets = (rng.normal(size=6)[groups] + rng.normal(0, 0.5, 360))[:, None]
+    said = 0.2 * targets + rng.normal(0, 0.3, (360, 1))
+    every = np.arange(360)
+    rows = [(np.setdiff1d(every, part), part) for part in np.array_split(rng.permutation(every), 5)]
+    apart = [(np.flatnonzero(groups != g), np.flatnonzero(groups == g)) for g in range(6)]
+    level = train_embedded(places, targets, Told(rows, said), Told(apart, said), "", 0)
+    assert level is not None
+    assert level.inside[2, 0] > 0.5
+    assert level.outside[1:, 0].tolist() == [0.0, 0.0]
+
+
 def test_models_that_were_not_asked_about_everything() -> None:
     table = sums(300)
     holes = table.scores.copy()

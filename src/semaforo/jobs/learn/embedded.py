@@ -95,28 +95,56 @@ def _weights(
     sharpness: float,
     seed: int,
 ) -> Floats:
-    """Return the weights ``(3, h)`` of the stack, by non-negative least squares on what is said out of fold."""
-    from scipy.optimize import nnls
-
+    """Return the weights ``(3, h)`` of the stack, from what is said out of fold."""
     n, h = targets.shape
     said = np.zeros((n, len(PARTS), h))
     said[:, 0] = told.targets
-    seen = np.zeros(n, bool)
-    for fitted, asked in told.folds:
+    part = np.full(n, -1)
+    for number, (fitted, asked) in enumerate(told.folds):
         fitted, asked = fitted[known[fitted]], asked[known[asked]]
         if not len(fitted) or not len(asked):
             continue
-        seen[asked] = True
+        part[asked] = number
         said[asked, 1] = places[asked] @ _linear(places, targets, fitted, penalty)
         points, scored = _points(places, targets, fitted, seed)
         said[asked, 2] = _near(places[asked], points, scored, sharpness)
     weights = np.zeros((len(PARTS), h))
-    weights[0] = 1.0
     for k in range(h):
-        rows = seen & ~np.isnan(targets[:, k])
-        if rows.sum() >= LEAST_ROWS:
-            weights[:, k] = nnls(said[rows, :, k], targets[rows, k])[0]
+        rows = (part >= 0) & ~np.isnan(targets[:, k])
+        weights[:, k] = _earned(said[rows, :, k], targets[rows, k], part[rows])
     return weights
+
+
+def _earned(said: Floats, target: Floats, part: Indices) -> Floats:
+    """Return the weights ``(3,)`` of a target, non-negative; the stack alone where they are worth no more.
+
+    Weights have to earn their place: with those of the other parts, the squared error on each part has to fall by
+    more than its standard error over the parts (the rule of one standard error: Breiman et al., Classification and
+    Regression Trees, 1984). Where whole groups are left out, parts are few and unlike, and weights that fit them
+    all may be far off on the next.
+
+    Args:
+        said: (n, 3) what each of `PARTS` says out of fold.
+        target: (n,)
+        part: (n,) number of the fold that was left out.
+    """
+    from scipy.optimize import nnls
+
+    alone = np.zeros(len(PARTS))
+    alone[0] = 1.0
+    parts = np.unique(part)
+    if len(target) < LEAST_ROWS or len(parts) < 2:
+        return alone
+    gains = []
+    for one in parts:
+        held = part == one
+        weights = nnls(said[~held], target[~held])[0]
+        before, after = target[held] - said[held, 0], target[held] - said[held] @ weights
+        gains.append(float(np.mean(before**2 - after**2)))
+    if np.mean(gains) <= np.std(gains, ddof=1) / np.sqrt(len(gains)):
+        return alone
+    found: Floats = nnls(said, target)[0]
+    return found
 
 
 def _linear(
