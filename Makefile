@@ -55,10 +55,11 @@ learn: $(VENV)/.quickstart
 
 # Tests start hundreds of processes: without compiled modules each of them compiles all that it imports.
 # Several of them share the cores, and threads of OpenMP that wait for a core do so at full speed.
+# Files with few tests are the long ones here: in the order of their folders, those come first.
 # Where the clients cannot be installed, their tests say so.
 test: $(VENV)/.dev
 	@$(BIN)/python tests/clients/environments.py || true
-	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 clients: $(BIN)/python
 	@$(BIN)/python tests/clients/environments.py
