@@ -8,7 +8,8 @@ from typing import Literal
 import msgspec
 
 from semaforo.catalog.state import Catalog, Scaling
-from semaforo.core.events import Cancelled
+from semaforo.core.effects import DispatcherEffect
+from semaforo.core.events import Cancelled, DispatcherEvent
 from semaforo.entities import (
     BatchProfile,
     Contract,
@@ -25,6 +26,7 @@ from semaforo.sim.world import Fault
 
 LEVELS = 4
 MOST_STEPS = 12
+_ISOLATIONS: tuple[Literal["inline", "thread", "process"], ...] = ("inline", "thread", "process")
 
 
 class Trial(msgspec.Struct):
@@ -89,9 +91,9 @@ def _fleet(rng: random.Random) -> tuple[Catalog, list[Graph]]:
         task = f"t{number}"
         tasks[task] = TaskType(task, max_queue_rows=rng.randint(1, 8), deadline_s=rng.choice((None, 0.5)))
         for copy in range(rng.randint(1, 2)):
-            isolation = rng.choice(("inline", "thread", "process"))
+            isolation = rng.choice(_ISOLATIONS)
             device = "loop" if isolation == "inline" else "cpu"
-            spec = ReplicaSpec("", "", "onnx", "m", isolation=isolation, device=device)  # type: ignore[arg-type]
+            spec = ReplicaSpec("", "", "onnx", "m", isolation=isolation, device=device)
             seconds = rng.choice((0.0002, 0.002, 0.02))
             add(f"m{number}{'ab'[copy]}", task, rng.choice((1, 4, 8)), seconds, spec, rng.randint(1, 2))
     graphs: list[Graph] = []
@@ -165,13 +167,13 @@ def verdict(given: Trial) -> str:
     arrived: list[str] = []
     handle = world.dispatcher.handle
 
-    def watched(event: object, now: float) -> object:
+    def watched(event: DispatcherEvent, now: float) -> list[DispatcherEffect]:
         request = getattr(event, "request", None)
         if isinstance(request, Request):
             arrived.append(request.id)
-        return handle(event, now)  # type: ignore[arg-type]
+        return handle(event, now)
 
-    world.dispatcher.handle = watched  # type: ignore[method-assign, assignment]
+    world.dispatcher.handle = watched  # type: ignore[method-assign]  # to see what arrives
     trace = world.run()
     state = world.dispatcher.state
     counts: dict[str, int] = {}
